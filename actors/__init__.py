@@ -1,0 +1,1 @@
+"""The actors of the microscope, one folder each, and what they share."""

@@ -1,0 +1,1 @@
+"""Pure and shared: scalarizers, patches, levelling, registration."""

@@ -1,0 +1,1 @@
+"""The commands stmd, stmgate and stmctl."""

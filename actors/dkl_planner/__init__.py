@@ -1,0 +1,1 @@
+"""Deep kernel learning: Gaussian process, acquisition functions, pending points."""

@@ -1,0 +1,1 @@
+"""Registration of frames, the drift velocity model and corrections."""

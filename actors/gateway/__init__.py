@@ -1,0 +1,1 @@
+"""Guard and worker: the only processes that touch the electronics."""

@@ -1,0 +1,1 @@
+"""The durable record of a run: writer, reader, replay, report, export."""

@@ -1,0 +1,1 @@
+"""Supervision, restart budget, Ray options and links to the gateway."""

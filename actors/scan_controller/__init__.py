@@ -1,0 +1,1 @@
+"""Frames, raster lines and survey images."""

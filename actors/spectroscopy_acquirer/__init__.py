@@ -1,0 +1,1 @@
+"""Bias sweeps and their quality checks."""

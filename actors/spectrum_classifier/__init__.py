@@ -1,0 +1,1 @@
+"""The 1-D CNN that labels spectra inside the loop."""

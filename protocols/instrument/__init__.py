@@ -1,0 +1,1 @@
+"""The driver interface every electronics is controlled through."""

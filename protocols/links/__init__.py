@@ -1,0 +1,1 @@
+"""The only place with ZeroMQ: commands, credit-based data streams, the stop socket."""

@@ -1,0 +1,1 @@
+"""Typed, versioned messages and their codec: pure data, SI units."""

@@ -1,0 +1,1 @@
+"""State tables as data: session, lease, park, engage, latch, job, run."""

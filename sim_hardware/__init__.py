@@ -1,0 +1,1 @@
+"""The simulated microscope: a world of its own behind the same protocols."""
