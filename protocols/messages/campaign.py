@@ -21,7 +21,7 @@ class InstrumentSection(_Section, frozen=True, kw_only=True):
 
     driver: Literal["sim"] = "sim"
     sample: str = "vacancy"
-    """Simulated sample: "vacancy", "terraces", or "recorded:PATH" (a .3ds file; "recorded:demo" is shipped)."""
+    """Simulated sample: "vacancy", "terraces", or "recorded:PATH" (a .3ds file; "recorded:demo" is ours)."""
     sample_seed: int | None = None
     """Seed of the surface; None: the campaign's seed."""
     time_scale: float = 1.0
