@@ -13,8 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-PROTOCOL_VERSION = 1
-"""Raised when a message changes its meaning; peers with another number are refused at HELLO."""
+from protocols.messages.version import PROTOCOL_VERSION as PROTOCOL_VERSION
 
 Array: TypeAlias = npt.NDArray[np.generic]
 """An ndarray travelling as a msgpack extension (dtype, shape and byte order are checked)."""
