@@ -1,0 +1,87 @@
+"""Preamplifier and lock-in: rail, noise, smoothing.
+
+Noise comes from a generator that belongs to one measurement (``measurement_noise``), so that a measurement's
+noise depends on the seed and on the measurement's id and on nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import constants
+from scipy.signal import lfilter
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ElectronicsSettings:
+    """Preamplifier and mechanical noise."""
+
+    rail_a: float = 10e-9
+    noise_a_per_sqrt_hz: float = 6e-15
+    bandwidth_hz: float = 1500.0
+    gap_noise_m_per_sqrt_hz: float = 1.5e-14
+    """Vibration of the gap, white: 0.4 pm in 700 Hz."""
+    image_noise_m: float = 2.0e-12
+    """Rms noise of a topograph's pixel."""
+    bias_slew_v_s: float = 4.0
+    """Ramp of the bias where the caller does not say otherwise."""
+
+
+def measurement_noise(seed: int, measurement: str, count: int) -> np.random.Generator:
+    """The generator of the ``count``-th measurement of a job."""
+    return np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(measurement.encode()), count])
+
+
+def current_noise_rms(
+    current_a: Floats, kappa: float, bandwidth_hz: float, settings: ElectronicsSettings
+) -> Floats:
+    """Rms noise (A) of a current in a noise bandwidth: amplifier, shot noise 2 e I, and vibration of the gap."""
+    density = settings.noise_a_per_sqrt_hz**2 + 2.0 * constants.e * np.abs(current_a)
+    vibration = (2.0 * kappa * settings.gap_noise_m_per_sqrt_hz * current_a) ** 2
+    return np.sqrt((density + vibration) * bandwidth_hz)
+
+
+def averaged_current(
+    current_a: Floats,
+    dwell_s: float,
+    kappa: float,
+    rng: np.random.Generator,
+    settings: ElectronicsSettings,
+) -> Floats:
+    """Samples averaged over ``dwell_s`` (noise bandwidth 1 / 2 dwell, at most the amplifier's), at most the rail."""
+    bandwidth = min(0.5 / dwell_s, settings.bandwidth_hz)
+    noisy = current_a + rng.normal(size=current_a.shape) * current_noise_rms(
+        current_a, kappa, bandwidth, settings
+    )
+    return np.clip(noisy, -settings.rail_a, settings.rail_a)
+
+
+def lockin_output(
+    conductance_s: Floats,
+    current_a: Floats,
+    amplitude_v: float,
+    time_constant_s: float,
+    dwell_s: float,
+    kappa: float,
+    rng: np.random.Generator,
+    settings: ElectronicsSettings,
+) -> tuple[Floats, Floats]:
+    """X and Y (A, peak amplitude of the modulated current) of a first-order lock-in, shape (points,).
+
+    X follows ``amplitude x dI/dV`` with the time constant, settled at the first sample; Y is the quadrature,
+    noise only.  Noise bandwidth of a first-order low pass: 1 / (4 tau).
+    """
+    ideal = amplitude_v * conductance_s
+    decay = np.exp(-dwell_s / time_constant_s)
+    smooth, _ = lfilter([1.0 - decay], [1.0, -decay], ideal, zi=[decay * float(ideal[0])])
+    bandwidth = 0.25 / time_constant_s
+    rms = np.sqrt(2.0) * current_noise_rms(current_a, kappa, bandwidth, settings)
+    mixing = np.sqrt(max(1.0 - decay**2, 0.0))
+    white = rng.normal(size=(2, len(ideal)))
+    noise, _ = lfilter([mixing], [1.0, -decay], white, axis=1, zi=decay * rng.normal(size=(2, 1)))
+    return smooth + noise[0] * rms, noise[1] * rms

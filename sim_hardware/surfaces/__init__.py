@@ -1,0 +1,1 @@
+"""Surfaces: what the tip stands above.  Each knows the truth about everything in it."""

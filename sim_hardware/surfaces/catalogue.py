@@ -1,0 +1,36 @@
+"""Samples by name, as on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from protocols.errors import ConfigError
+from protocols.files.nanonis_grid import read_grid
+from sim_hardware.surfaces.base import Surface
+from sim_hardware.surfaces.recorded import RecordedSurface
+from sim_hardware.surfaces.terraces import TerracesSurface
+from sim_hardware.surfaces.vacancy import VacancySurface
+
+SAMPLES: dict[str, Callable[[int], Surface]] = {"vacancy": VacancySurface, "terraces": TerracesSurface}
+RECORDED_PREFIX = "recorded:"
+DEMO_GRID = Path(__file__).parent.parent / "recorded" / "NanonisReader_STS_grid_lockin.3ds"
+"""A 30 x 30 CITS grid of 5 nm from pycroscopy/SciFiDatasets (MIT, LICENSE.txt beside it)."""
+
+
+def make_surface(name: str, seed: int) -> Surface:
+    """The surface of a sample: a name of ``SAMPLES``, "recorded:demo", or "recorded:PATH" of a .3ds file.
+
+    Raises:
+        ConfigError: no such sample.
+        DataFormatError: the recorded file is missing, truncated or no grid.
+    """
+    if name.startswith(RECORDED_PREFIX):
+        what = name.removeprefix(RECORDED_PREFIX)
+        return RecordedSurface(read_grid(DEMO_GRID if what == "demo" else Path(what).expanduser()), name)
+    if name not in SAMPLES:
+        raise ConfigError(
+            f"there is no sample {name!r}.",
+            f"Known: {', '.join(sorted(SAMPLES))}, recorded:demo, recorded:PATH (a .3ds file).",
+        )
+    return SAMPLES[name](seed)
