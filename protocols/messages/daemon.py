@@ -1,7 +1,7 @@
 """Console and daemon: what ``stmctl`` asks ``stmd`` and what comes back.
 
-Every request is answered: with the message named in its docstring, or with a ``Refusal``.  Refusal codes are
-those of ``protocols.errors``.  Coordinates are in the sample's drift-corrected frame unless a field's name says
+Every request is answered: with the message named in its docstring, or with a ``Refusal``.  Refusal codes
+are those of ``protocols.errors``.  Coordinates are in the sample's drift-corrected frame unless a name says
 piezo.  ``*_wall_s`` are Unix times.
 """
 
