@@ -341,7 +341,7 @@ class _Builder:
                 ended_s=self.time_s,
             ),
         )
-        self.run.truth.append({"event": "frame_done", "job": job})
+        self.run.truth.append({"event": "frame_done", "job_id": job})
         if purpose == "reference":
             transform = Transform(
                 offset_x_m=0.2e-9, offset_y_m=-0.1e-9, velocity_x_m_s=2e-12, time_s=self.time_s
@@ -436,7 +436,7 @@ class _Builder:
                 settle_s=0.1,
             ),
         )
-        self.run.truth.append({"event": "sweep_done", "job": job})
+        self.run.truth.append({"event": "sweep_done", "job_id": job})
         defect = value > 0.6e-12
         self.add(
             f"label:{job}",
