@@ -52,10 +52,16 @@ LOG_FALSE_ALARM = math.log(1e-5)
 """Natural log of the chance at which unrelated frames may be taken for the same place."""
 AMBIGUOUS_RATIO = 0.9
 """A second maximum as high as this share of the first makes the frame periodic."""
+WINDOWED_SHARE = (9 / 64 / (35 / 128)) ** 2
+"""Independent pixels left of a frame under a two-dimensional Hann window: (sum w^2)^2 / sum w^4 / n."""
+AGREEMENT = 0.8
+"""Share of its own best correlation that the whole frame must reach where its detail fits best."""
 LATTICE_MINIMUM_R = 0.4
 """Least correlation at which a prior is trusted to name the right unit cell."""
 LARGEST_SIGMA_SHARE = 0.03
 """Largest uncertainty of the shift, as a share of the frame's smaller side."""
+SLOPE_SIGMA = 4.0
+"""Agreement of the slopes of both frames, in units of chance, below which they fix no position."""
 PRIOR_REACH = 3.0
 """Shifts further than so many sigma from the expected one are not considered."""
 
@@ -161,9 +167,6 @@ def register(
     if confidence >= 0.5 and not sigma_m < tolerance:
         confidence = 0.0
         note = f"the frame slides along itself: the shift is uncertain by {sigma_m * 1e9:.3g} nm"
-    if confidence >= 0.5 and _at_edge(best.row, best.col, allowed, limit):
-        confidence = 0.0
-        note = f"the best match is at the edge of the range searched ({max_shift_m * 1e9:.3g} nm)"
     return Registration(
         shift_x_m=col * dx,
         shift_y_m=row * dy,
@@ -254,9 +257,16 @@ def _best_view(
 ) -> _Peak:
     """The most convincing peak of the views, tried in turn until one convinces."""
     best: _Peak | None = None
+    whole: FloatImage | None = None
     for view in ("whole", "detail", "without lattice"):
         va, vb = _view(a, mask_a, view), _view(b, mask_b, view)
-        peak = _find_peak(view, va, vb, mask_a, mask_b, limit, allowed, prior)
+        surface = _correlation(va, vb, mask_a, mask_b, limit)
+        peak = _find_peak(view, surface, limit, allowed, prior)
+        if whole is None:
+            whole = np.where(allowed, surface[0], -np.inf)
+        elif peak.confidence >= 0.5 and not _agrees(whole, peak, limit):
+            note = "detail and whole frame disagree about the shift"
+            peak = msgspec.structs.replace(peak, confidence=0.0, note=note)
         if best is None or peak.confidence > best.confidence:
             best = peak
         if best.confidence > 0.9:
@@ -282,23 +292,33 @@ def _view(values: FloatImage, mask: FloatImage, view: str) -> FloatImage:
     return cleaned
 
 
+def _agrees(whole: FloatImage, peak: _Peak, limit: tuple[int, int]) -> bool:
+    """Whether the whole frames, too, fit nearly at their best within two pixels of the peak."""
+    i, j = peak.row + limit[0], peak.col + limit[1]
+    near = whole[max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
+    return bool(near.max() >= AGREEMENT * whole.max())
+
+
 def _find_peak(
     view: str,
-    a: FloatImage,
-    b: FloatImage,
-    mask_a: FloatImage,
-    mask_b: FloatImage,
+    surface: tuple[FloatImage, FloatImage, float],
     limit: tuple[int, int],
     allowed: npt.NDArray[np.bool_],
     prior: bool,
 ) -> _Peak:
-    """Best shift of one view with its significance and distinctness."""
-    r, overlap, cell = _correlation(a, b, mask_a, mask_b, limit)
+    """Best shift of one view, from its :func:`_correlation`, with its significance and distinctness."""
+    r, overlap, cell = surface
     candidates = np.where(allowed, r, -np.inf)
     i, j = np.unravel_index(int(np.argmax(candidates)), r.shape)
     top = float(r[i, j])
     row, col = int(i) - limit[0], int(j) - limit[1]
-    cells = overlap[i, j] / cell
+    # Independent patches in common; large shifts, which are many and rest on few patches, count for less.
+    cells = (
+        overlap[i, j]
+        / cell
+        * (overlap[i, j] / overlap.max())
+        * (WINDOWED_SHARE if view == "without lattice" else 1.0)
+    )
     bar = _bar(max(allowed.sum() / cell, 1.0))
     sigma = float(np.arctanh(min(top, 0.999999)) * math.sqrt(max(cells - 3.0, 0.0)))
     second = _second_maximum(r, allowed, int(i), int(j))
@@ -308,6 +328,8 @@ def _find_peak(
     distinct = float(np.arctanh(min(top, 0.999999)) - np.arctanh(min(max(second, 0.0), 0.999999)))
     distinct *= math.sqrt(max(cells - 3.0, 0.0))
     significant = _logistic(sigma - bar)
+    inside = r[max(0, i - 1) : i + 2, max(0, j - 1) : j + 2].max() <= top
+    edge = not inside or i in (0, r.shape[0] - 1) or j in (0, r.shape[1] - 1)
     separate = min(_logistic(distinct - 2.5), _logistic(40 * (AMBIGUOUS_RATIO - ratio)))
     if prior and repeats:
         # A lattice says nothing of the place; the expected shift does.  Left to ask: is there exactly one
@@ -324,6 +346,8 @@ def _find_peak(
             note = f"{kind}: second peak at {ratio:.0%} of the first"
         else:
             note = f"the frames are not alike: peak of {sigma:.1f} sigma, {bar:.1f} needed"
+    elif edge:
+        confidence, note = 0.0, "the best match is at the edge of the range searched"
     return _Peak(view, row, col, top, sigma, ratio, bool(repeats), confidence, note)
 
 
@@ -391,14 +415,6 @@ def _second_maximum(r: FloatImage, allowed: npt.NDArray[np.bool_], i: int, j: in
     inner = scipy.ndimage.binary_erosion(allowed, structure=np.ones((3, 3)), border_value=0)
     local &= inner
     return float(np.max(r[local])) if local.any() else -1.0
-
-
-def _at_edge(row: int, col: int, allowed: npt.NDArray[np.bool_], limit: tuple[int, int]) -> bool:
-    """Whether a neighbour of the peak was not allowed."""
-    i, j = row + limit[0], col + limit[1]
-    if i in (0, allowed.shape[0] - 1) or j in (0, allowed.shape[1] - 1):
-        return True
-    return not bool(allowed[i - 1 : i + 2, j - 1 : j + 2].all())
 
 
 def _refine(
@@ -471,12 +487,22 @@ def _window_correlation(
 def _covariance(piece: FloatImage, other: FloatImage, w: FloatImage) -> npt.NDArray[np.float64]:
     """Covariance (pixels^2; row, col) of the least-squares shift, for residuals of any colour.
 
-    With gradients g and residual e, cov = J^-1 (sum_h C_ee(h) C_gg(h)) J^-1 and J = sum w g g^T.
+    With gradients g, h of the two frames and residual e, cov = J^-1 (sum_k C_ee(k) C_gg(k)) J^-1 and
+    J = sum w g h^T.
     """
     total = max(float(w.sum()), 1e-12)
     pa, pb = piece - float((w * piece).sum()) / total, other - float((w * other).sum()) / total
     gain = float((w * pa * pb).sum()) / max(float((w * pb * pb).sum()), 1e-12)
-    gy, gx = np.gradient(pa)
+    # A slope or a contrast of the whole frame is no feature: plane and gain were free, so project them out.
+    rows, cols = np.mgrid[-1.0 : 1.0 : pa.shape[0] * 1j, -1.0 : 1.0 : pa.shape[1] * 1j]
+    free = np.stack([np.ones(pa.size), rows.ravel(), cols.ravel(), pb.ravel()])
+    normal = (free * w.ravel()) @ free.T + 1e-9 * total * np.eye(4)
+
+    def without_free(z: FloatImage) -> FloatImage:
+        part: FloatImage = z - (np.linalg.solve(normal, free @ (w * z).ravel()) @ free).reshape(z.shape)
+        return part
+
+    gy, gx = (without_free(g) for g in np.gradient(pa))
     # What a small remaining shift explains is no noise.
     design = np.stack([np.ravel(gy), np.ravel(gx)], axis=1)
     root = np.sqrt(np.ravel(w))
@@ -494,12 +520,18 @@ def _covariance(piece: FloatImage, other: FloatImage, w: FloatImage) -> npt.NDAr
         return float((twice * fe * (np.conj(p) * q).real).sum()) / pa.size**2
 
     meat = np.array([[overlap(fy, fy), overlap(fy, fx)], [overlap(fy, fx), overlap(fx, fx)]])
-    jacobian = np.array(
-        [
-            [float((w * gy * gy).sum()), float((w * gy * gx).sum())],
-            [float((w * gy * gx).sum()), float((w * gx * gx).sum())],
-        ]
-    )
-    bread = np.linalg.pinv(jacobian + 1e-12 * np.eye(2))
+    # Only slopes that both frames show count: noise has slopes too, but not the same ones.
+    hy, hx = np.gradient(gain * pb)
+    mixed = float((w * (gy * hx + gx * hy)).sum()) / 2
+    jacobian = np.array([[float((w * gy * hy).sum()), mixed], [mixed, float((w * gx * hx).sum())]])
+    size, axes = np.linalg.eigh(jacobian)
+    # Slopes of unrelated noise agree by chance, too (Bartlett): along an axis on which they agree by little
+    # more than that, nothing fixes the position.
+    fg = scipy.fft.rfft2((axes[0, 0] * gy + axes[1, 0] * gx) * np.sqrt(w))
+    fh = scipy.fft.rfft2((axes[0, 0] * hy + axes[1, 0] * hx) * np.sqrt(w))
+    chance = math.sqrt(float((twice * np.abs(fg) ** 2 * np.abs(fh) ** 2).sum())) / pa.size
+    if size[0] < SLOPE_SIGMA * chance:
+        return np.outer(axes[:, 0], axes[:, 0]) * float(max(pa.shape)) ** 2
+    bread = (axes / np.maximum(size, 1e-9 * float(total))) @ axes.T
     covariance: npt.NDArray[np.float64] = bread @ meat @ bread
     return covariance
