@@ -63,7 +63,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class PointEvent:
-    """What a planner is told, in the order of the journal: a point appears, or is revoked."""
+    """What a planner is told, in the order of the journal: a point appears, or is revoked.
+
+    ``scalar`` is NaN where the spectrum gave no data: the place was tried.
+    """
 
     seq: int
     job_id: str
@@ -224,39 +227,35 @@ class JournalReader:
     def point_events(self, window: int, after: int = 0, upto: int | None = None) -> list[PointEvent]:
         """What a planner of ``window`` learns from records with ``after < seq <= upto``, in order.
 
-        A valid spectrum appears; a later judgement revokes it, or makes it (again) a point.  Live planner and
-        ``replay`` both use this, so they see the same.
+        Each spectrum appears once with its scalar (NaN if it is not valid: the place was tried); a later
+        judgement revokes it, or brings it (back) with its scalar.  Live planner and ``replay`` both use this,
+        so they see the same.
         """
         events: list[PointEvent] = []
         known: dict[str, SpectrumTaken] = {}
-        present: set[str] = set()
+        valid: dict[str, bool] = {}
         for record in self.records(kinds=(SpectrumTaken, Validity)):
             if upto is not None and record.seq > upto:
                 break
             body = record.body
             if isinstance(body, SpectrumTaken):
-                if body.window != window:
+                if body.window != window or body.job_id in known:
                     continue
                 known[body.job_id] = body
-                wanted = body.valid
-            elif isinstance(body, Validity) and body.job_id in known:
-                wanted = body.valid
-            else:
-                continue
-            spectrum = known[body.job_id]
-            wanted = wanted and math.isfinite(spectrum.scalar)
-            if wanted == (body.job_id in present):
-                continue
-            (present.add if wanted else present.discard)(body.job_id)
+            elif not isinstance(body, Validity) or valid.get(body.job_id, body.valid) == body.valid:
+                continue  # of another window, or it says nothing new
+            appears = body.job_id not in valid
+            valid[body.job_id] = body.valid
             if record.seq > after:
+                spectrum = known[body.job_id]
                 events.append(
                     PointEvent(
                         seq=record.seq,
                         job_id=body.job_id,
                         x_m=spectrum.sample_x_m,
                         y_m=spectrum.sample_y_m,
-                        scalar=spectrum.scalar,
-                        revoked=not wanted,
+                        scalar=spectrum.scalar if body.valid else math.nan,
+                        revoked=not body.valid and not appears,
                     )
                 )
         return events
