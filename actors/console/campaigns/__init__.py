@@ -1,0 +1,1 @@
+"""Ready campaigns, found by name: ``stmctl run multiscale_vacancy``."""
