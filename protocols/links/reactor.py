@@ -9,7 +9,7 @@ from collections.abc import Callable
 import zmq
 
 from protocols.links.server import CommandServer, Request
-from protocols.links.streams import StreamServer
+from protocols.links.stream_server import StreamServer
 
 
 class Waker:
