@@ -10,11 +10,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from protocols.errors import DeadlineError, LinkLostError, MalformedMessageError, PeerError
+from protocols.errors import DeadlineError, LinkLostError, MalformedMessageError, PeerError, RefusedError
 from protocols.files.state_directory import read_endpoints
 from protocols.links.async_client import AsyncCommandClient
+from protocols.links.dialogue import BUSY
 from protocols.messages.records import CommitRecords, Committed, Record
 
 DEFAULT_DEADLINE_S = 15.0
@@ -35,9 +35,11 @@ class JournalClient:
         self.me = me
         self.deadline_s = deadline_s
         self.retries = 0
+        """Attempts that had to be repeated, for status displays."""
         self._client: AsyncCommandClient | None = None
-        self._writer: tuple[Any, Any] = (None, None)
-        self._switching = asyncio.Lock()
+        self._writer: tuple[int, str] | None = None
+        self._generation = 0
+        """Counts connections: many commits may fail together, and only the first of them connects anew."""
 
     async def commit(
         self, run: str, records: Sequence[Record], deadline_s: float | None = None
@@ -52,15 +54,19 @@ class JournalClient:
         """
         message = CommitRecords(run=run, records=tuple(records))
         allowed = self.deadline_s if deadline_s is None else deadline_s
-        began = time.monotonic()
+        deadline = time.monotonic() + allowed
         last: Exception | None = None
-        while (left := began + allowed - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0:
             try:
                 return await self._attempt(message, min(left, ATTEMPT_S))
             except (DeadlineError, LinkLostError, MalformedMessageError) as trouble:
                 last = trouble
-                self.retries += 1
-            await asyncio.sleep(min(LOOK_S, max(began + allowed - time.monotonic(), 0.0)))
+            except RefusedError as refusal:
+                if refusal.details.get("refusal_code") != BUSY:
+                    raise
+                last = refusal
+            self.retries += 1
+            await asyncio.sleep(max(min(LOOK_S, deadline - time.monotonic()), 0.0))
         keys = ", ".join(r.key for r in message.records[:3])
         raise DeadlineError(
             f"{self.me} waited {allowed:g} s for the journal writer to commit {len(message.records)} records "
@@ -70,15 +76,14 @@ class JournalClient:
         )
 
     async def close(self) -> None:
-        """Close the link."""
-        client, self._client = self._client, None
-        self._writer = (None, None)
+        """Close the link; safe to repeat, and a later commit opens it again."""
+        client, self._client, self._writer = self._client, None, None
         if client is not None:
             await client.close()
 
     async def _attempt(self, message: CommitRecords, wait_s: float) -> tuple[int, ...]:
-        client = await self._connected()
-        asked = self._writer
+        client, asked = self._connected(), self._writer
+        generation = self._generation
         request = asyncio.ensure_future(client.request(message, wait_s))
         try:
             while not request.done():
@@ -86,6 +91,10 @@ class JournalClient:
                 if not request.done() and self._where() != asked:
                     raise LinkLostError("the journal writer was replaced while it was asked.")
             answer = request.result()
+        except (LinkLostError, DeadlineError):
+            if generation == self._generation:
+                self._writer = None  # connect anew: this link may be dead
+            raise
         finally:
             if not request.done():
                 request.cancel()
@@ -94,15 +103,17 @@ class JournalClient:
             return answer.seqs
         raise PeerError(f"the journal writer answered a commit with {type(answer).__name__}.")
 
-    async def _connected(self) -> AsyncCommandClient:
-        async with self._switching:
-            where = self._where()
-            if self._client is None:
-                self._client = AsyncCommandClient(where[1], self.me, "journal writer")
-            elif where != self._writer:
-                self._client.reconnect(where[1])
-            self._writer = where
-            return self._client
+    def _connected(self) -> AsyncCommandClient:
+        """The link to the writer that is published now."""
+        where = self._where()
+        if self._client is None:
+            self._client = AsyncCommandClient(where[1], self.me, "journal writer")
+            self._generation += 1
+        elif where != self._writer:
+            self._client.reconnect(where[1])
+            self._generation += 1
+        self._writer = where
+        return self._client
 
     def _where(self) -> tuple[int, str]:
         """Pid and endpoint of the writer as last published."""
