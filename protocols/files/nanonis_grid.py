@@ -159,9 +159,7 @@ def read_grid(path: str | Path) -> NanonisGrid:
             "It was aborted or truncated; record or copy it again." if found < expected else "It is damaged.",
         )
     table = np.frombuffer(data, dtype=">f4", offset=begin).reshape(ny, nx, -1)
-    parameters = {
-        name: table[:, :, i].astype(np.float64) for i, name in enumerate(parameter_names)
-    }
+    parameters = {name: table[:, :, i].astype(np.float64) for i, name in enumerate(parameter_names)}
     samples = table[:, :, parameter_count:].reshape(ny, nx, len(channel_names), points)
     channels = {
         name: np.ascontiguousarray(samples[:, :, i], dtype=np.float32) for i, name in enumerate(channel_names)

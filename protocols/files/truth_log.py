@@ -8,7 +8,6 @@ time, ``time_s`` the instrument's clock.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from protocols.errors import DataFormatError, StorageError
 
@@ -60,7 +60,15 @@ class TruthEntry(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, Any] = {}
 
 
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as plain ones."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} has no place in the truth log")
+
+
 _decoder = msgspec.json.Decoder(TruthEntry)
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
 def truth_path(state: Path) -> Path:
@@ -148,7 +156,7 @@ class TruthLogWriter:
             job_id=job_id,
             detail=detail or {},
         )
-        line = json.dumps(msgspec.to_builtins(entry), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _encoder.encode(entry) + b"\n"
         written = os.write(self._file, line)
         if written != len(line):
             os.write(self._file, TORN_MARK + b"\n")
@@ -211,7 +219,7 @@ def shares(entries: Iterable[TruthEntry], t0: float, t1: float, time_scale: floa
     Each activity's entry stands at its end and holds its length in instrument seconds.
     """
     kept = list(entries)
-    total = {name: 0.0 for name in _SHARES.values()}
+    total = dict.fromkeys(_SHARES.values(), 0.0)
     if t1 <= t0:
         return {**total, "idle": 0.0}
     for entry in kept:

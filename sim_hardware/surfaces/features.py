@@ -75,9 +75,7 @@ class Ring:
         """Height (m)."""
         r = np.hypot(dx_m, dy_m)
         dimple = -self.depth_m * np.exp(-0.5 * (r / self.sigma_m) ** 2)
-        return np.asarray(
-            dimple + self.rim_m * np.exp(-0.5 * ((r - self.radius_m) / self.rim_width_m) ** 2)
-        )
+        return np.asarray(dimple + self.rim_m * np.exp(-0.5 * ((r - self.radius_m) / self.rim_width_m) ** 2))
 
     def weight(self, dx_m: Floats, dy_m: Floats) -> Floats:
         """Share of its own spectrum."""

@@ -121,7 +121,9 @@ class RecordedSurface:
                 "Set repeats = 1 and backward = false.",
             )
         if recipe.lockin is not None and "lockin_x" not in self.channels:
-            raise DriverError(f"the recipe asks for the lock-in, but {self.grid.path.name} has no such channel.")
+            raise DriverError(
+                f"the recipe asks for the lock-in, but {self.grid.path.name} has no such channel."
+            )
         return bool(turned and not same)
 
     def recorded_sweep(self, recipe: SpectrumRecipe, row: int, col: int) -> tuple[tuple[Channel, ...], bool]:

@@ -23,9 +23,7 @@ class HexagonalLattice:
         """Height (m), zero mean."""
         k = 4.0 * np.pi / (np.sqrt(3.0) * self.constant_m)
         angles = self.angle_rad + np.pi / 3.0 * np.arange(3)
-        waves = sum(
-            (np.cos(k * (np.cos(a) * x_m + np.sin(a) * y_m)) for a in angles), np.zeros(x_m.shape)
-        )
+        waves = sum((np.cos(k * (np.cos(a) * x_m + np.sin(a) * y_m)) for a in angles), np.zeros(x_m.shape))
         return waves * (self.corrugation_m / 4.5)
 
 

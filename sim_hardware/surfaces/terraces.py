@@ -105,7 +105,9 @@ class TerracesSurface:
     def weights(self, x_m: Floats, y_m: Floats) -> Floats:
         """Weights of the basis spectra: shape (4, *coordinates)."""
         x, y = np.ravel(np.asarray(x_m, dtype=np.float64)), np.ravel(np.asarray(y_m, dtype=np.float64))
-        crossed = sum((1.0 / (1.0 + np.exp(-s.beyond_m(x, y) / (1.5 * NM))) for s in self.steps), np.zeros(x.size))
+        crossed = sum(
+            (1.0 / (1.0 + np.exp(-s.beyond_m(x, y) / (1.5 * NM))) for s in self.steps), np.zeros(x.size)
+        )
         other = 0.5 - 0.5 * np.cos(np.pi * crossed)
         share = 0.75 / (1.0 + np.exp(-1.8 * self._gradient.value(x, y)))
         weights = np.zeros((len(BASIS), x.size))

@@ -1,0 +1,198 @@
+"""``stmsim``: the simulated microscope as a process of its own, which outlives its clients."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from protocols.errors import TunnelpilotError
+from protocols.files.logs import configure_logging
+from protocols.files.state_directory import (
+    AlreadyRunningError,
+    ProcessLock,
+    default_state_directory,
+    publish_endpoints,
+)
+from protocols.files.truth_log import read_truth, truth_path
+from protocols.links.reactor import Waker
+from sim_hardware.clock import Clock, ScaledClock, SteppedClock
+from sim_hardware.door import Door
+from sim_hardware.faults import parse_faults
+from sim_hardware.surfaces.base import Surface
+from sim_hardware.surfaces.catalogue import make_surface
+from sim_hardware.truth import TruthPen
+from sim_hardware.world import World
+
+SWITCH_INTERVAL_S = 0.5e-3
+"""How long one thread may keep the interpreter from another: bounds the latency of a withdrawal."""
+PRIORITY = -5
+ALREADY_RUNNING = 2
+FAILED = 1
+
+log = structlog.get_logger()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="stmsim",
+        description="A simulated scanning tunneling microscope. It serves one ZeroMQ door, writes what really "
+        "happened to STATE/sim/truth.jsonl, and goes on when its clients vanish.",
+    )
+    parser.add_argument("--state", type=Path, default=default_state_directory(), help="state directory")
+    parser.add_argument(
+        "--sample", default="vacancy", help="vacancy, terraces, recorded:demo or recorded:PATH (a .3ds file)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of surface, drift, tip and noise")
+    parser.add_argument(
+        "--time-scale", type=float, default=1.0, help="instrument seconds per wall second (1 is real time)"
+    )
+    parser.add_argument(
+        "--stepped", action="store_true", help="time passes only while the microscope acts, and then at once"
+    )
+    parser.add_argument("--endpoint", default="tcp://127.0.0.1:0", help="the door (port 0: any free one)")
+    parser.add_argument(
+        "--faults",
+        default="",
+        help="faults of the first answers, KIND[:COUNT[:SECONDS]],... for example drop:3",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run until SIGTERM or SIGINT, then withdraw and exit."""
+    options = build_parser().parse_args(arguments)
+    lock = ProcessLock(options.state, "sim")
+    try:
+        lock.acquire()
+        run(options)
+    except AlreadyRunningError as running:
+        print(f"stmsim: {running}", file=sys.stderr)
+        sys.exit(ALREADY_RUNNING)
+    except TunnelpilotError as failed:
+        print(f"stmsim: {failed}", file=sys.stderr)
+        sys.exit(FAILED)
+    finally:
+        lock.release()
+
+
+def run(options: argparse.Namespace) -> None:
+    """Build the world, open the door, serve."""
+    configure_logging("stmsim", options.state / "sim" / "stmsim.log", terminal=options.verbose)
+    surface = make_surface(options.sample, options.seed)
+    faults = parse_faults(options.faults)
+    waker = Waker()
+    pen, world = make_world(options, surface, waker)
+    door: Door | None = None
+    ended = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        ended.set()
+        waker.wake()
+
+    try:
+        door = Door(world, options.endpoint, options.seed, truth_path(options.state), waker)
+        for fault in faults:
+            door.faults.plan(fault, 0.0)
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        raise_priority()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        world.start()
+        publish_endpoints(options.state, "sim", door=door.server.endpoint, sample=options.sample)
+        log.info("open", door=door.server.endpoint, sample=options.sample, seed=options.seed)
+        while not ended.is_set():
+            door.serve_once()
+        world.close()
+        world.note("exit")
+    finally:
+        if door is not None:
+            door.close()
+        pen.close()
+        waker.close()
+        log.info("closed")
+
+
+def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> tuple[TruthPen, World]:
+    """The world as an earlier process with this state directory left it: clock and tip go on, the tip is withdrawn.
+
+    Raises:
+        DataFormatError: the truth log is damaged.
+    """
+    path = truth_path(options.state)
+    earlier = read_truth(path) if path.exists() else []
+    start_s = max((entry.time_s for entry in earlier), default=0.0)
+    tip_changes = max((int(entry.detail.get("tip_changes", 0)) for entry in earlier), default=0)
+    clock: Clock = SteppedClock(start_s) if options.stepped else ScaledClock(options.time_scale, start_s)
+    pen = TruthPen(path)
+    world = World(surface, clock, pen, options.seed, tip_changes=tip_changes, on_change=waker.wake)
+    world.note(
+        "start",
+        pid=os.getpid(),
+        sample=options.sample,
+        seed=options.seed,
+        time_scale=clock.scale,
+        stepped=clock.stepped,
+        restart=bool(earlier),
+    )
+    told = [entry.detail for entry in earlier if entry.event == "ground_truth"]
+    if not told or (told[-1].get("sample"), told[-1].get("seed")) != (options.sample, options.seed):
+        world.note("ground_truth", **ground_truth(world, options.sample))
+    return pen, world
+
+
+def ground_truth(world: World, sample: str) -> dict[str, object]:
+    """Everything on the surface, for the truth log."""
+    found: dict[str, object] = {
+        "sample": sample,
+        "seed": world.seed,
+        "extent_m": world.surface.extent_m,
+        "objects": [
+            {
+                "kind": o.kind,
+                "form": o.form,
+                "x_m": o.x_m,
+                "y_m": o.y_m,
+                "size_m": o.size_m,
+                "height_m": o.height_m,
+                "footprint_m": o.footprint_m,
+                "spectrum": o.spectrum,
+                **o.detail,
+            }
+            for o in world.surface.objects
+        ],
+    }
+    if world.recorded is not None:
+        grid = world.recorded.grid
+        ny, nx = grid.shape
+        found["grid"] = {
+            "file": grid.path.name,
+            "nx": nx,
+            "ny": ny,
+            "width_m": grid.width_m,
+            "height_m": grid.height_m,
+            "recorded_angle_rad": grid.angle_rad,
+            "recorded_centre_m": [grid.centre_x_m, grid.centre_y_m],
+        }
+    return found
+
+
+def raise_priority() -> None:
+    """Electronics do not wait for analysis: go before other processes where the system allows it."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except PermissionError:
+        log.info("priority not raised: not permitted")
+
+
+if __name__ == "__main__":
+    main()
