@@ -87,7 +87,8 @@ def align_lines(image: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     is a plane's business.
     """
     steps = np.median(np.diff(image, axis=0), axis=1)
-    return image - np.concatenate([[0.0], np.cumsum(steps)])[:, None]
+    aligned: npt.NDArray[np.float64] = image - np.concatenate([[0.0], np.cumsum(steps)])[:, None]
+    return aligned
 
 
 def level(image: npt.ArrayLike, method: Method = "lines") -> npt.NDArray[np.float64]:

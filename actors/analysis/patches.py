@@ -207,8 +207,10 @@ def candidates_from_topograph(
 
 def _raster(count: int, step: int) -> npt.NDArray[np.float64]:
     """Pixel indices ``step`` apart, centred in the frame."""
-    number = max(1, (count - 1) // step + 1 if step == 1 else count // step)
-    return (count - 1) / 2 + (np.arange(number) - (number - 1) / 2) * step
+    number = max(1, count // step)
+    offsets = np.arange(number, dtype=np.float64) - (number - 1) / 2
+    positions: npt.NDArray[np.float64] = (count - 1) / 2 + offsets * step
+    return positions
 
 
 def cut_patches(

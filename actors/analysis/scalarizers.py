@@ -8,11 +8,13 @@ for the ratio, Methods for the bandgap).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from protocols.errors import UsageError
 from protocols.messages.campaign import ScalarSection
 from protocols.messages.data import Channel, SweepData
 
@@ -22,6 +24,9 @@ none."""
 _FOOT_FRACTION = 0.2
 """Where the rising side begins, as a share of the threshold."""
 _MIN_FIT_POINTS = 3
+
+STANDS_OUT = 5.0
+"""A point is a find when its scalar exceeds the background by so many of the background's own spreads."""
 
 
 @dataclass(frozen=True)
@@ -207,3 +212,32 @@ def _band_edge(v: npt.NDArray[np.float64], g: npt.NDArray[np.float64], threshold
     if not slope > 0.0:
         return math.nan, "the conductance does not rise there"
     return float(min(max(-intercept / slope, 0.0), v[last])), ""
+
+
+@dataclass(frozen=True)
+class Background:
+    """Level and spread (robust standard deviation) of the scalar where nothing special is."""
+
+    level: float
+    spread: float
+
+    def significance(self, value: float) -> float:
+        """By how many spreads a value exceeds the level."""
+        return (value - self.level) / self.spread
+
+
+def background_of(values: Sequence[float]) -> Background:
+    """Median, and the spread of the lower half about it: finds above do not widen it.
+
+    Raises:
+        UsageError: there is no finite value.
+    """
+    data = np.asarray(values, dtype=float)
+    data = data[np.isfinite(data)]
+    if data.size == 0:
+        raise UsageError("no spectrum has a scalar: there is no background to compare with")
+    level = float(np.median(data))
+    below = level - data[data <= level]
+    spread = 1.4826 * float(np.median(below))
+    floor = max(1e-3 * abs(level), 1e-12 * float(np.ptp(data)), 1e-300)
+    return Background(level, max(spread, floor))

@@ -214,8 +214,7 @@ class DeepTerm(Term):
     def __init__(self, anchors: torch.Tensor, log_variance: float = 0.0) -> None:
         super().__init__("deep", log_variance)
         self.anchors = anchors
-        self.decay = 30.0
-        self._begin: Parameters = {}
+        self.stiffness = 0.2
 
     def initial(self, generator: torch.Generator, restart: int) -> Parameters:
         """Starting values (see :class:`Term`)."""
@@ -255,7 +254,8 @@ class DeepTerm(Term):
         total = super().penalty(p) + normal_penalty(p["deep.log_length"], 0.0, 0.7)
         for key, value in p.items():
             if key.startswith(("deep.w", "deep.b")):
-                total = total + self.decay * ((value - p[f"begin.{key}"]) ** 2).mean()
+                size = math.sqrt(value.shape[0] / 2.0) if value.ndim == 2 else 10.0
+                total = total + 0.5 * (((value - p[f"begin.{key}"]) * (size / self.stiffness)) ** 2).sum()
         return total
 
 

@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 
 from actors.analysis.patches import FEATURE, ORIGIN_NAMES, Candidates
+from actors.analysis.scalarizers import STANDS_OUT, background_of
 from actors.dkl_planner import acquisition as acq
 from actors.dkl_planner.gaussian_process import Posterior, single_thread
 from actors.dkl_planner.kernels import KERNEL_NAMES, Inputs
 from actors.dkl_planner.model import Data, Model, standardise
-from actors.dkl_planner.seeding import seed_sequence, space_filling
+from actors.dkl_planner.seeding import most_unlike, seed_sequence, space_filling
 from actors.dkl_planner.structure import Structure
 from protocols.errors import UsageError
 from protocols.messages.campaign import PlannerSection
@@ -203,9 +204,16 @@ class Planner:
             "handed down": "the best place of the window before: does it hold here?",
         }[origin]
         return Proposal(
-            pick, float(self.candidates.x_m[pick]), float(self.candidates.y_m[pick]), "seed", 0.0, mean, std, 0.0,
-            f"Seed {index + 1} of {self.section.seed_points}: {what}.",
-        )  # fmt: skip
+            pick,
+            float(self.candidates.x_m[pick]),
+            float(self.candidates.y_m[pick]),
+            kind="seed",
+            acquisition=0.0,
+            mean=mean,
+            std=std,
+            beta=0.0,
+            reason=f"Seed {index + 1} of {self.section.seed_points}: {what}.",
+        )
 
     def _choose(
         self,
@@ -238,21 +246,39 @@ class Planner:
             spread = float(worth[free].max() - worth[free].min())
             worth -= s.travel_weight * spread * hop / self.candidates.geometry.width_m
         worth[~free] = -np.inf
-        pick = int(np.argmax(worth))
+        unlike = self._next_kind(free, index)
+        pick = int(np.argmax(worth)) if unlike < 0 else unlike
         mean_y = data.standard.centre + data.standard.scale * mean.numpy()
         std_y = data.standard.scale * variance.sqrt().numpy()
         return Proposal(
             pick,
             float(self.candidates.x_m[pick]),
             float(self.candidates.y_m[pick]),
-            s.acquisition,
+            s.acquisition if unlike < 0 else "structure",
             float(worth[pick]),
             float(mean_y[pick]),
             float(std_y[pick]),
             beta,
-            self._reason(pick, mean_y, std_y, beta, last),
+            self._reason(pick, mean_y, std_y, beta, last, unlike >= 0),
             self._alternatives(pick, worth, mean_y, std_y),
         )
+
+    def _next_kind(self, free: npt.NDArray[np.bool_], index: int) -> int:
+        """While something is sought (UCB, EI) and no point stands out of the background yet, every other
+        decision goes to the structure least like any measured one; -1 otherwise.
+
+        Without a find the scalars hold nothing that a kernel could follow; what the topograph shows is
+        the only lead left.
+        """
+        s = self.section
+        if s.acquisition not in ("ucb", "ei") or s.kernel == "matern_xy" or index % 2:
+            return -1
+        values = [p.value for p in self._points.values() if math.isfinite(p.value)]
+        background = background_of(values)
+        if background.significance(max(values)) >= STANDS_OUT:
+            return -1
+        members = np.flatnonzero(free & (self.candidates.origin == FEATURE))
+        return most_unlike(self._structure.scores, members, np.flatnonzero(~free))
 
     def _alternatives(
         self,
@@ -290,6 +316,7 @@ class Planner:
         std: npt.NDArray[np.float64],
         beta: float,
         last: tuple[float, float] | None,
+        unlike: bool,
     ) -> str:
         best = self.best
         expected = f"{mean[pick]:.3g} +- {std[pick]:.2g} expected"
@@ -307,6 +334,10 @@ class Planner:
                 why = "a spectrum here gives most information"
             case _:
                 why = "least is known here"
+        if unlike:
+            why = (
+                "nothing stands out of the background yet, and this structure is least like any measured one"
+            )
         where = ""
         if self.candidates.origin[pick] == FEATURE:
             where = f"; on a structure that stands out by {self.candidates.strength[pick]:.0f} sigma"
@@ -316,8 +347,8 @@ class Planner:
             hop = f"; {d * 1e9:.3g} nm from the last point"
         note = f" Note: {self._model.note}." if self._model.note else ""
         return (
-            f"{why[0].upper()}{why[1:]}: {expected} from {KERNEL_NAMES[self.section.kernel]}, uncertainty above "
-            f"{100 * rank:.0f} % of all candidates{where}{hop}.{note}"
+            f"{why[0].upper()}{why[1:]}: {expected} from {KERNEL_NAMES[self.section.kernel]}, "
+            f"uncertainty above {100 * rank:.0f} % of all candidates{where}{hop}.{note}"
         )
 
     # ---- answers ----
@@ -352,7 +383,10 @@ class Planner:
         if index >= s.points:
             return f"all {s.points} spectra of this window are taken"
         if s.stop_uncertainty > 0.0 and self._uncertainty < s.stop_uncertainty and index > s.seed_points:
-            return f"the map is known: mean uncertainty {self._uncertainty:.2f} of the prior's, below {s.stop_uncertainty:g}"
+            return (
+                f"the map is known: mean uncertainty {self._uncertainty:.2f} of the prior's, "
+                f"below {s.stop_uncertainty:g}"
+            )
         if not self._free([]).any():
             return "every candidate is measured"
         return ""

@@ -9,7 +9,10 @@ from scipy.stats import qmc
 
 from actors.analysis.patches import FEATURE, INHERITED, Candidates
 
-_STRONG_SIGMA = 8.0
+_NEAR_M = 5e-9
+_NEAR_COUNT = 3
+"""So many structures within this distance of a handed-down place come right after it: drift and creep
+between two frames may have moved it by a nanometre or two."""
 
 
 def space_filling(
@@ -55,6 +58,33 @@ def farthest_first(
     return chosen
 
 
+def most_unlike(
+    scores: npt.NDArray[np.float64], members: npt.NDArray[np.intp], known: npt.NDArray[np.intp]
+) -> int:
+    """The member that is least like any of the ``known`` ones; -1 without members."""
+    if members.size == 0:
+        return -1
+    if known.size == 0:
+        return int(members[0])
+    gap = np.full(members.size, np.inf)
+    for k in known:
+        gap = np.minimum(gap, ((scores[members] - scores[k]) ** 2).sum(axis=1))
+    return int(members[np.argmax(gap)])
+
+
+def _around(candidates: Candidates, places: list[int]) -> list[int]:
+    """Structures close to the places, nearest first."""
+    structures = np.flatnonzero(candidates.origin == FEATURE)
+    out: list[int] = []
+    for i in places:
+        distance = np.hypot(
+            candidates.x_m[structures] - candidates.x_m[i], candidates.y_m[structures] - candidates.y_m[i]
+        )
+        order = np.argsort(distance, kind="stable")[:_NEAR_COUNT]
+        out += [int(structures[k]) for k in order if distance[k] <= _NEAR_M]
+    return list(dict.fromkeys(out))
+
+
 def seed_sequence(
     candidates: Candidates,
     position: npt.NDArray[np.float64],
@@ -65,11 +95,13 @@ def seed_sequence(
 ) -> list[int]:
     """The seeds in order.
 
-    Handed-down places first (does what led here hold?).  Then, without ``by_structure``, a space-filling
-    sequence.  With it, one plain place, then the kinds of structure by :func:`farthest_first`, every
-    fourth seed space-filling; where nothing stands out, space-filling and unlike patches in turn.
+    Handed-down places and the structures next to them first (does what led here hold?).  Then, without
+    ``by_structure``, a space-filling sequence.  With it, one plain place, then the kinds of structure by
+    :func:`farthest_first`, every fourth seed space-filling; where nothing stands out, space-filling and
+    unlike patches in turn.
     """
     inherited = [int(i) for i in np.flatnonzero(candidates.origin == INHERITED)]
+    inherited += [i for i in _around(candidates, inherited) if i not in inherited]
     if not by_structure:
         return (inherited + space_filling(position, count, seed, tuple(inherited)))[:count]
     # The plainest place (nearest to the median patch) is the reference from which structures differ.
