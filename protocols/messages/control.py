@@ -119,6 +119,12 @@ class GuardStatus(Message, frozen=True, kw_only=True):
     trips: int = 0
     commands_endpoint: str = ""
     data_endpoint: str = ""
+    last_park_cause: str = ""
+    """What kind of reason: "start", "operator", "lease", "released", "worker", "guard", "signal", "job", "trip",
+    "crash", "z-end", "no-surface", "driver", "found-engaged", "found-withdrawn".  Only after "start", "lease", "released", "worker",
+    "guard" and "signal" may a run engage again by itself."""
+    lease: str = ""
+    """State name of the lease table."""
 
 
 class WorkerQuery(Message, frozen=True, kw_only=True):
