@@ -53,9 +53,7 @@ def open_simulated(state: Path, endpoint: str, role: str) -> Driver:
     """The simulated microscope; "" as endpoint: the one that runs with this state directory."""
     from actors.gateway.drivers.sim import SimDriver
 
-    if not endpoint:
-        endpoint = str(read_endpoints(state, "sim")["door"])
-    return SimDriver(endpoint, role)
+    return SimDriver(endpoint or (lambda: str(read_endpoints(state, "sim")["door"])), role)
 
 
 def _factory(name: str) -> DriverFactory:

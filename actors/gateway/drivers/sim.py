@@ -1,9 +1,9 @@
 """Driver of the simulated microscope, over its ZeroMQ door.
 
-Every thread that calls it gets a link of its own, so that ``withdraw`` and ``state`` are never behind a sweep.  Long
-actions are started and then awaited with bounded waits; what is not answered in time is a ``DriverError`` that says
-what was awaited, from whom and for how long.  Nothing is repeated by itself: an action whose answer was lost may
-have been carried out.
+Every thread that calls it gets a link of its own, so that ``withdraw`` and ``state`` are never behind a
+sweep.  Long actions are started and then awaited with bounded waits; what is not answered in time is a
+``DriverError`` that says what was awaited, from whom and for how long.  Nothing is repeated by itself: an
+action whose answer was lost may have been carried out.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _Answer = TypeVar("_Answer", bound=Message)
 class SimDriver:
     """Implements ``protocols.instrument.driver.Driver``.
 
-    ``endpoint`` is the door, or a function that tells where the door is now (asked again whenever a link broke, so
-    that a restarted microscope is found).  ``role`` names us to it: "worker", "guard", ...
+    ``endpoint`` is the door, or a function that tells where the door is now (asked again whenever a link
+    broke, so that a restarted microscope is found).  ``role`` names us to it: "worker", "guard", ...
     """
 
     def __init__(self, endpoint: str | Callable[[], str], role: str) -> None:
@@ -50,7 +50,7 @@ class SimDriver:
         self._info: DriverInfo | None = None
         self._activity = 0
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------
 
     def info(self) -> DriverInfo:
         """Ranges and identity; asked once."""
@@ -77,7 +77,7 @@ class SimDriver:
         """Read everything back."""
         return self._ask(m.SimReadState(), InstrumentState, ANSWER_S)
 
-    # -- jobs ---------------------------------------------------------------------------------------------------
+    # -- jobs ------------------------------------------------------------------------------------------------
 
     def begin_job(self, job_id: str, kind: str) -> None:
         """Written to the truth log."""
@@ -87,7 +87,7 @@ class SimDriver:
         """Written to the truth log."""
         self._ask(m.SimEndJob(job_id=job_id, outcome=outcome), Done)
 
-    # -- settings -----------------------------------------------------------------------------------------------
+    # -- settings --------------------------------------------------------------------------------------------
 
     def set_bias(self, bias_v: float, slew_v_s: float) -> None:
         """Ramp the bias; returns when it is there."""
@@ -105,7 +105,7 @@ class SimDriver:
         """Modulation on or off."""
         self._ask(m.SimSetLockIn(settings=settings), Done)
 
-    # -- actions ------------------------------------------------------------------------------------------------
+    # -- actions ---------------------------------------------------------------------------------------------
 
     def settle(self, seconds: float) -> None:
         """Let instrument time pass."""
@@ -117,7 +117,8 @@ class SimDriver:
         self._carry_out(action, f"arrival at ({x_m * 1e9:g}, {y_m * 1e9:g}) nm")
 
     def sweep(self, recipe: SpectrumRecipe) -> SweepData:
-        """One bias spectrum at the present position; stabilised before (bias, setpoint, ``settle``) by the caller.
+        """One bias spectrum at the present position; stabilised before (bias, setpoint, ``settle``) by the
+        caller.
 
         Raises:
             DriverError: also when it was stopped or the tip was withdrawn meanwhile.
@@ -166,7 +167,7 @@ class SimDriver:
         action = m.SimStartIndent(depth_m=depth_m, bias_v=bias_v, dwell_s=dwell_s)
         self._carry_out(action, f"the end of an indentation by {depth_m * 1e9:g} nm")
 
-    # -- at any time, from any thread ---------------------------------------------------------------------------
+    # -- at any time, from any thread ------------------------------------------------------------------------
 
     def withdraw(self) -> None:
         """Controller off and Z on its way up when this returns; also during anything else."""
@@ -183,7 +184,7 @@ class SimDriver:
         for link in links.values():
             link.close()
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     def _stop_quietly(self) -> None:
         try:
@@ -216,7 +217,8 @@ class SimDriver:
             ) from lost
         if not isinstance(found, answer):
             raise DriverError(
-                f"{PEER} answered {type(message).__name__} with {type(found).__name__}, not {answer.__name__}."
+                f"{PEER} answered {type(message).__name__} with {type(found).__name__}, "
+                f"not {answer.__name__}."
             )
         return found
 
