@@ -47,6 +47,10 @@ STYLE = {
 }
 
 
+_RC: Any = {**mpl.rcParamsDefault, **STYLE, "backend": "agg"}
+"""The whole style, so that the user's matplotlibrc changes nothing."""
+
+
 @dataclass(frozen=True)
 class MapValues:
     """A map: candidate positions (sample coordinates, m), values, and their raster shape (or empty)."""
@@ -62,7 +66,7 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, bytes]:
 
     @wraps(draw)
     def drawn(*arguments: P.args, **options: P.kwargs) -> bytes:
-        with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "backend": "agg"}):
+        with mpl.rc_context(_RC):
             buffer = io.BytesIO()
             draw(*arguments, **options).savefig(buffer, format="png", metadata={"Software": None})
             return buffer.getvalue()
@@ -73,22 +77,22 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, bytes]:
 @_styled
 def topograph(window: WindowData) -> Figure:
     """The survey frame (plane taken out) with the points in order of measurement and the best one ringed."""
-    figure, axes = _map_axes(window.opened)
+    figure, axes = _map_axes(window.opened, "Topograph")
     if window.survey is not None:
         _draw_topograph(figure, axes, window.survey)
     points = window.measurements
     x = [m.spectrum.sample_x_m * NM for m in points]
     y = [m.spectrum.sample_y_m * NM for m in points]
     size = 26 if len(points) <= 80 else 15
-    if len(points) > 1:
-        axes.plot(x, y, color="#ffffff", linewidth=0.4, alpha=0.35, zorder=2)
     dots = axes.scatter(
         x, y, c=range(1, len(points) + 1), s=size, cmap="plasma", edgecolors="white", linewidths=0.5, zorder=3
     )
     if points:
-        bar = figure.colorbar(dots, ax=axes, fraction=0.046, pad=0.03, location="bottom", aspect=30)
-        bar.set_label("order of the spectra", fontsize=8)
+        bar = figure.colorbar(dots, cax=figure.add_axes((0.52, 0.945, 0.28, 0.022)), orientation="horizontal")
         bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7.5, length=2, pad=1)
+        bar.set_ticks([1, len(points)] if len(points) > 1 else [1])
+        figure.text(0.505, 0.956, "order", fontsize=8, ha="right", va="center")
     _mark_best(axes, window)
     return figure
 
@@ -96,7 +100,7 @@ def topograph(window: WindowData) -> Figure:
 @_styled
 def measured_map(window: WindowData, name: str, unit: str, sign: int, limits: tuple[float, float]) -> Figure:
     """The measured scalar at each point that counts; crosses where the spectrum did not."""
-    figure, axes = _map_axes(window.opened)
+    figure, axes = _map_axes(window.opened, "Measured")
     points, lost = window.points, [m for m in window.measurements if not m.counts]
     values = sign * np.array([m.spectrum.scalar for m in points])
     factor, shown = scale_for(limits, unit)
@@ -127,6 +131,7 @@ def measured_map(window: WindowData, name: str, unit: str, sign: int, limits: tu
 @_styled
 def value_map(
     window: WindowData,
+    title: str,
     values: MapValues,
     name: str,
     unit: str,
@@ -135,7 +140,7 @@ def value_map(
     points: bool = True,
 ) -> Figure:
     """A map over all candidates (predicted, uncertainty, truth), with the measured points as small dots."""
-    figure, axes = _map_axes(window.opened)
+    figure, axes = _map_axes(window.opened, title)
     factor, shown = scale_for(limits, unit)
     style: dict[str, Any] = {"cmap": colours, "vmin": limits[0] * factor, "vmax": limits[1] * factor}
     x, y, z = values.x_m.ravel() * NM, values.y_m.ravel() * NM, values.values.ravel() * factor
@@ -216,15 +221,10 @@ def drift(measured: Sequence[tuple[float, DriftMeasured]]) -> Figure:
     for letter, colour in (("x", "#2f6db5"), ("y", "#d98324")):
         offset = [getattr(d.transform, f"offset_{letter}_m") * NM for _, d in measured]
         axes.plot(minutes, offset, color=colour, linewidth=1.0, marker="o", markersize=4, label=letter)
-    refused = [
-        (t, d.transform.offset_x_m * NM)
-        for t, (_, d) in zip(minutes, measured, strict=True)
-        if not d.accepted
-    ]
+    refused = [(t / 60, d.transform.offset_x_m * NM) for t, d in measured if not d.accepted]
     if refused:
-        axes.scatter(
-            *zip(*refused, strict=True), s=60, facecolors="none", edgecolors=ACCENT, label="not believed"
-        )
+        x, y = [t for t, _ in refused], [offset for _, offset in refused]
+        axes.scatter(x, y, s=60, facecolors="none", edgecolors=ACCENT, label="not believed")
     axes.axhline(0, color="#c4cad1", linewidth=0.8, zorder=0)
     axes.set_xlabel("instrument time (min)")
     axes.set_ylabel("offset of the sample (nm)")
@@ -253,17 +253,20 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _map_axes(window: WindowOpened) -> tuple[Figure, Any]:
-    figure = _figure(4.3, 4.3)
-    axes = figure.add_subplot()
+def _map_axes(window: WindowOpened, title: str) -> tuple[Figure, Any]:
+    """A figure whose map lies at the same place for every map, under a band for the title."""
+    figure = Figure(figsize=(4.3, 4.2), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.text(0.125, 0.956, title, fontsize=10.5, fontweight="bold", va="center")
+    axes = figure.add_axes((0.125, 0.105, 0.685, 0.8))
     half = [window.width_m * NM / 2, window.height_m * NM / 2]
     c, s = abs(np.cos(window.angle_rad)), abs(np.sin(window.angle_rad))
     reach_x, reach_y = c * half[0] + s * half[1], s * half[0] + c * half[1]
     axes.set_xlim(window.centre_x_m * NM - reach_x, window.centre_x_m * NM + reach_x)
     axes.set_ylim(window.centre_y_m * NM - reach_y, window.centre_y_m * NM + reach_y)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="N")
     axes.set_xlabel("x (nm)")
-    axes.set_ylabel("y (nm)")
+    axes.set_ylabel("y (nm)", labelpad=1)
     axes.tick_params(length=3)
     return figure, axes
 
@@ -375,7 +378,9 @@ def _draw_expectation(axes: Any, window: WindowData, name: str, unit: str, sign:
 
 
 def _bar(figure: Figure, axes: Any, drawn: Any, name: str, unit: str) -> None:
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
+    axes.apply_aspect()
+    box = axes.get_position()
+    bar = figure.colorbar(drawn, cax=figure.add_axes((box.x1 + 0.02, box.y0, 0.028, box.height)))
     bar.set_label(_with_unit(name, unit), fontsize=8)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2)

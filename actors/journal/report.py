@@ -31,8 +31,15 @@ from actors.journal import figures, page
 from actors.journal.figures import MapValues
 from actors.journal.reader import JournalReader, Measurement
 from actors.journal.run_data import RunData, WindowData, load
-from actors.journal.wording import duration, explain, nm, place, scalar_name, scalar_words, si
-from protocols.messages.records import DriftMeasured, Fault, OperatorAction, RunState, StoredRecord
+from actors.journal.wording import duration, exact, explain, nm, place, scalar_name, scalar_words, si
+from protocols.messages.records import (
+    DriftMeasured,
+    Fault,
+    Label,
+    OperatorAction,
+    RunState,
+    StoredRecord,
+)
 
 BEST_POINTS = 12
 HOLDS = frozenset({"held", "paused"})
@@ -109,9 +116,7 @@ class _Report:
             f"{self.value(spectrum.scalar)} ({self.name})"
         )
         if best.label is not None:
-            words += (
-                f"; the classifier calls it “{best.label.label}” ({100 * best.label.confidence:.0f} % sure)"
-            )
+            words += f"; the classifier says “{_label(best.label)}”"
         words += "."
         target = self.truth.get("target")
         if target:
@@ -124,8 +129,8 @@ class _Report:
         end, state = self.run.conclusion, self.run.summary
         if end is None:
             return page.paragraph(
-                f"This run is not finished: its last state is “{state.state}” ({state.reason or 'no reason given'}). "
-                "The page shows what is in the journal so far.",
+                f"This run is not finished: its last state is “{state.state}” "
+                f"({state.reason or 'no reason given'}). The page shows what is in the journal so far.",
                 "warning",
             )
         if end.outcome != "completed":
@@ -205,7 +210,8 @@ class _Report:
         shown = [
             page.picture(
                 figures.topograph(window),
-                "Topograph (plane taken out) with the spectra in order; the best point is ringed in red.",
+                "Plane taken out; dots: the spectra, coloured by their order. The best point is ringed in "
+                "red, here and in the other maps.",
             )
         ]
         sign, predicted = self.run.sign, window.predicted
@@ -218,7 +224,7 @@ class _Report:
         shown.append(
             page.picture(
                 figures.measured_map(window, self.name, unit, sign, limits),
-                "Measured: one dot for each spectrum; grey crosses do not count as data.",
+                "One dot for each spectrum; grey crosses do not count as data.",
             )
         )
         if predicted is not None and mean is not None:
@@ -227,19 +233,21 @@ class _Report:
             high = float(finite.max()) if finite.size else 1.0
             shown += [
                 page.picture(
-                    figures.value_map(window, mean, self.name, unit, limits),
-                    f"Predicted by the model from {predicted.observed} points; same colours as measured.",
+                    figures.value_map(window, "Predicted", mean, self.name, unit, limits),
+                    f"By the model, from {predicted.observed} points; same colours as measured.",
                 ),
                 page.picture(
-                    figures.value_map(window, std, "standard deviation", unit, (0.0, high), "magma"),
-                    "Uncertainty of the prediction: dark is well known.",
+                    figures.value_map(
+                        window, "Uncertainty", std, "standard deviation", unit, (0.0, high), "magma"
+                    ),
+                    "One standard deviation of the prediction: dark is well known.",
                 ),
             ]
         if true is not None:
             shown.append(
                 page.picture(
-                    figures.value_map(window, true, self.name, unit, limits, points=False),
-                    "Truth, opened after the run and never seen by the planner; same colours as measured.",
+                    figures.value_map(window, "Truth", true, self.name, unit, limits, points=False),
+                    "Opened after the run and never seen by the planner; same colours as measured.",
                 )
             )
         return shown
@@ -254,8 +262,8 @@ class _Report:
             best, f"Spectra of the best points of this window (no. 1 is the ringed one).{shaded}", wide=True
         ) + page.picture(
             progress,
-            "Left: the spectra in order. Right: what the model expected (bars: one standard deviation) against "
-            "what was measured there.",
+            "Left: the spectra in order. Right: what the model expected (bars: one standard deviation) "
+            "against what was measured there.",
             wide=True,
         )
 
@@ -282,7 +290,7 @@ class _Report:
             if decision
             else "asked for by a person"
         )
-        said = f"{label.label} ({100 * label.confidence:.0f} %)" if label else "none"
+        said = _label(label) if label else "none"
         return (
             rank,
             f"{spectrum.sample_x_m * 1e9:.2f}",
@@ -304,8 +312,8 @@ class _Report:
             "Decisions",
             page.picture(
                 figures.decision_times(windows),
-                "Wall time of each decision. The microscope measures meanwhile; a decision counts as idle time "
-                "only where it takes longer than the spectra under way.",
+                "Wall time of each decision. The microscope measures meanwhile and waits only where "
+                "one takes longer than the spectra under way.",
                 wide=True,
             ),
             anchor="decisions",
@@ -324,8 +332,9 @@ class _Report:
         speed = math.hypot(last.velocity_x_m_s, last.velocity_y_m_s)
         believed = sum(d.accepted for d in found)
         words = (
-            f"{len(found)} registrations of reference frames, {believed} of them believed. Last velocity: "
-            f"{speed * 1e12:.2f} pm/s (x {last.velocity_x_m_s * 1e12:.2f}, y {last.velocity_y_m_s * 1e12:.2f})."
+            f"Registrations of reference frames: {len(found)}, believed: {believed}. Last velocity: "
+            f"{speed * 1e12:.2f} pm/s, along x {last.velocity_x_m_s * 1e12:.2f} and along y "
+            f"{last.velocity_y_m_s * 1e12:.2f} pm/s."
         )
         rows = [
             (
@@ -338,11 +347,14 @@ class _Report:
             )
             for t, d in timed
         ]
+        picture = (
+            page.picture(figures.drift(timed), "Offset of the sample.", wide=True) if len(timed) > 1 else ""
+        )
         head = ("instrument time", "shift x (nm)", "shift y (nm)", "confidence", "believed", "note")
         return page.section(
             "Drift",
             page.paragraph(words),
-            page.picture(figures.drift(timed), "Offset of the sample against the scanner.", wide=True),
+            picture,
             page.details("All registrations", page.table(head, rows)),
             anchor="drift",
         )
@@ -401,21 +413,14 @@ class _Report:
         first += [page.paragraph(words) for words in self.truth.get("added", ())]
         model = next((m.label.model for m in reversed(self.run.measurements) if m.label is not None), "")
         training = self.campaign.classifier.training or "nothing: it is untrained and says so"
-        scale = started.time_scale
-        clock = (
-            "real time" if scale == 1 else f"an instrument clock {scale:g} times faster than the wall clock"
-        )
+        kernel = self.campaign.planner.kernel
         rows = [
-            ("spectra, frames, instrument times", "recorded", f"as the gateway delivered them, in {clock}"),
+            *_measured_rows(sample, started.simulated, started.time_scale),
             ("positions", "computed", "piezo coordinates commanded by the gateway, less the measured drift"),
             (self.name, "computed", "from each spectrum, by the formula of the campaign"),
             ("labels", "predicted", f"by the classifier {model or '(none)'}, trained on: {training}"),
-            (
-                "predicted map, uncertainty",
-                "predicted",
-                f"by the planner's model ({self.campaign.planner.kernel})",
-            ),
-            ("reasons and expectations", "recorded", "written down before the spectrum was taken"),
+            ("predicted map, uncertainty", "predicted", f"by the planner's model ({kernel})"),
+            ("reasons, expectations", "predicted", "by the planner, written down before each spectrum"),
         ]
         if self.truth_maps:
             rows.append(
@@ -430,13 +435,18 @@ class _Report:
         """Recipe, limits, versions, campaign."""
         started, recipe = self.run.started, self.campaign.spectrum
         lines = [
-            ("stabilised at", f"{si(recipe.stabilise_bias_v, 'V')}, {si(recipe.stabilise_current_a, 'A')}"),
-            ("settling", si(recipe.settle_s, "s")),
+            (
+                "stabilised at",
+                f"{exact(recipe.stabilise_bias_v, 'V')}, {exact(recipe.stabilise_current_a, 'A')}",
+            ),
+            ("settling", exact(recipe.settle_s, "s")),
             ("Z offset", f"{recipe.z_offset_m * 1e12:.0f} pm"),
-            ("sweep", f"{si(recipe.start_v, 'V')} to {si(recipe.stop_v, 'V')}, {recipe.points} points"),
+            ("sweep", f"{exact(recipe.start_v, 'V')} to {exact(recipe.stop_v, 'V')}, {recipe.points} points"),
             (
                 "dwell",
-                f"{si(recipe.dwell_s, 's')}, {recipe.repeats} repeats, {'with' if recipe.backward else 'no'} way back",
+                f"{exact(recipe.dwell_s, 's')} per point, {recipe.repeats} "
+                f"{'sweep' if recipe.repeats == 1 else 'sweeps'}, "
+                f"{'forward and backward' if recipe.backward else 'forward only'}",
             ),
         ]
         if recipe.lockin is not None:
@@ -444,8 +454,8 @@ class _Report:
             lines.append(
                 (
                     "lock-in",
-                    f"{si(lockin.amplitude_v, 'V')} peak, {si(lockin.frequency_hz, 'Hz')}, "
-                    f"time constant {si(lockin.time_constant_s, 's')}",
+                    f"{exact(lockin.amplitude_v, 'V')} peak, {exact(lockin.frequency_hz, 'Hz')}, "
+                    f"time constant {exact(lockin.time_constant_s, 's')}",
                 )
             )
         figures_known = self.run.conclusion.figures if self.run.conclusion is not None else {}
@@ -480,17 +490,34 @@ def _truth_map(given: Mapping[str, Any]) -> MapValues:
 def _sample_words(sample: str, simulated: bool) -> list[str]:
     if sample.startswith("recorded:"):
         return [
-            "Recorded: the topograph and every spectrum come from a CITS grid measured on a real surface. They are "
-            "served at the grid's own points only, never interpolated.",
-            "Added by the simulated microscope: the time that travel, settling and sweeps take, and the way the tip "
-            "is driven.",
+            "Recorded: the topograph and every spectrum come from a CITS grid measured on a real surface. "
+            "They are served at the grid's own points only, never interpolated.",
+            "Added by the simulated microscope: when things happen (travel, settling, sweeps), and the way "
+            "the tip is driven.",
         ]
     if simulated:
         return [
-            f"Nothing here was measured on a real surface: the sample “{sample}”, its spectra and the microscope are "
-            "simulated."
+            f"Nothing here was measured on a real surface: the sample “{sample}”, its spectra and the "
+            "microscope are simulated."
         ]
     return ["Everything measured here was recorded on the microscope."]
+
+
+def _measured_rows(sample: str, simulated: bool, time_scale: float) -> list[tuple[str, str, str]]:
+    clock = "in real time"
+    if time_scale != 1:
+        clock = f"on an instrument clock {time_scale:g} times faster than the wall clock"
+    if sample.startswith("recorded:"):
+        return [
+            ("spectra, topograph", "recorded", "on a real surface, served by the simulated microscope"),
+            ("instrument times", "added", f"by the simulated microscope, {clock}"),
+        ]
+    source = "simulated" if simulated else "recorded"
+    return [("spectra, frames, instrument times", source, f"as the gateway delivered them, {clock}")]
+
+
+def _label(label: Label) -> str:
+    return f"{label.label}, {100 * label.confidence:.0f} % sure" if label.confidence > 0 else label.label
 
 
 def _is_hold(record: StoredRecord) -> bool:

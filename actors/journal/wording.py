@@ -40,6 +40,12 @@ def si(value: float, unit: str, digits: int = 3) -> str:
     return f"{_plain(value * factor, digits)} {name}".rstrip()
 
 
+def exact(value: float, unit: str) -> str:
+    """A number that somebody set: as ``si``, without padding zeros."""
+    factor, name = scale_for([value], unit)
+    return f"{float(f'{value * factor:.6g}'):g} {name}".rstrip()
+
+
 def nm(metres: float, decimals: int = 2) -> str:
     """A length in nm with its unit."""
     return f"{metres * 1e9:.{decimals}f} nm" if math.isfinite(metres) else "unknown"
@@ -78,12 +84,12 @@ def scalar_words(section: ScalarSection) -> str:
     end = "largest" if section.sign > 0 else "smallest"
     signal = _CHANNELS.get(section.channel, f"channel {section.channel}")
     low, high = section.window_v
-    span = f"from {si(low, 'V')} to {si(high, 'V')}"
+    span = f"from {exact(low, 'V')} to {exact(high, 'V')}"
     match section.kind:
         case "integral":
             return f"the place where the integral of {signal} {span} is {end}"
         case "ratio":
-            reference = f"from {si(section.reference_v[0], 'V')} to {si(section.reference_v[1], 'V')}"
+            reference = f"from {exact(section.reference_v[0], 'V')} to {exact(section.reference_v[1], 'V')}"
             return (
                 f"the place where the share of {signal} {span} in the whole ({reference}) is {end}: "
                 "the ratio of the two integrals"
@@ -118,7 +124,8 @@ def explain(decision: Decision, measurement: Measurement | None, unit: str, sign
 
     ``unit`` is the scalar's; ``sign`` that of the campaign's scalar section.
     """
-    parts = [decision.reason.rstrip(". ") + "."]
+    reason = decision.reason.strip().rstrip(".")
+    parts = [f"{reason[:1].upper()}{reason[1:]}."]
     if decision.kind != "seed" and math.isfinite(decision.mean):
         parts.append(
             f"Fitted on {decision.observed} points, the model expected {si(sign * decision.mean, unit)} "
@@ -140,7 +147,8 @@ def _outcome(decision: Decision, measurement: Measurement, unit: str, sign: int)
         return f"The spectrum does not count: {why}."
     text = f"Measured: {si(sign * spectrum.scalar, unit)}"
     if decision.kind != "seed" and decision.std > 0 and math.isfinite(decision.std):
-        text += f", {abs(spectrum.scalar - decision.mean) / decision.std:.1f} standard deviations from it"
+        away = abs(spectrum.scalar - decision.mean) / decision.std
+        text += f", {away:.1f} standard deviations from what was expected"
     return text + "."
 
 
