@@ -1,8 +1,8 @@
 """The world's clock: instrument seconds, either tied to wall time by a scale or stepped by the world itself.
 
-Everything the world does ends at an instrument time that was planned; ``wait_until`` lets time pass until then
-unless it is woken.  A scaled clock runs by itself, so that computing takes instrument time as well; a stepped
-clock stands still unless somebody waits, so that results do not depend on how fast this computer is.
+Everything the world does ends at an instrument time that was planned; ``wait_until`` lets time pass until
+then unless it is woken.  A scaled clock runs by itself, so that computing takes instrument time as well; a
+stepped clock stands still unless somebody waits, so that results do not depend on how fast this computer is.
 """
 
 from __future__ import annotations

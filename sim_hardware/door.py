@@ -1,7 +1,8 @@
-"""The ZeroMQ door of the simulated microscope: translates messages into commands of the world, and nothing else.
+"""The ZeroMQ door of the simulated microscope: translates messages into commands of the world, and nothing
+else.
 
-Everything it does takes well under a millisecond; long actions are awaited by keeping the request open until the
-world wakes the door.
+Everything it does takes well under a millisecond; long actions are awaited by keeping the request open until
+the world wakes the door.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from protocols.messages.control import Done
 from protocols.messages.data import Channel, FrameLines
 from sim_hardware import motions, scanning, sweeping
 from sim_hardware.faults import AnswerFaults
+from sim_hardware.situation import Activity
 from sim_hardware.surfaces.base import true_spectrum
-from sim_hardware.world import Activity, World
+from sim_hardware.world import World
 
 LONGEST_WAIT_S = 5.0
 CLIENT_SILENCE_S = 3.0
@@ -95,7 +97,7 @@ class Door:
         """Stop listening."""
         self.server.close()
 
-    # -- answering ----------------------------------------------------------------------------------------------
+    # -- answering -------------------------------------------------------------------------------------------
 
     def _handle(self, request: Request) -> None:
         if request.peer == self._job_client:
@@ -193,7 +195,7 @@ class Door:
             reason=activity.reason,
         )
 
-    # -- translating --------------------------------------------------------------------------------------------
+    # -- translating -----------------------------------------------------------------------------------------
 
     def _query(self, _: m.SimQuery) -> Message:
         world, settings, clock = self.world, self.world.settings, self.world.clock
@@ -263,7 +265,8 @@ class Door:
         low, high = self.world.settings.bias_range_v
         if not low <= message.bias_v <= high or not message.slew_v_s > 0.0:
             raise DriverError(
-                f"a bias of {message.bias_v:g} V at {message.slew_v_s:g} V/s is outside {low:g} to {high:g} V."
+                f"a bias of {message.bias_v:g} V at {message.slew_v_s:g} V/s is outside {low:g} to "
+                f"{high:g} V."
             )
         seconds = abs(message.bias_v - self.world.situation.bias_v) / message.slew_v_s
         return self._started("ramp", seconds, motions.ramp(message.bias_v, message.slew_v_s))

@@ -40,7 +40,8 @@ def measurement_noise(seed: int, measurement: str, count: int) -> np.random.Gene
 def current_noise_rms(
     current_a: Floats, kappa: float, bandwidth_hz: float, settings: ElectronicsSettings
 ) -> Floats:
-    """Rms noise (A) of a current in a noise bandwidth: amplifier, shot noise 2 e I, and vibration of the gap."""
+    """Rms noise (A) of a current in a noise bandwidth: amplifier, shot noise 2 e I, and vibration of the
+    gap."""
     density = settings.noise_a_per_sqrt_hz**2 + 2.0 * constants.e * np.abs(current_a)
     vibration = (2.0 * kappa * settings.gap_noise_m_per_sqrt_hz * current_a) ** 2
     return np.sqrt((density + vibration) * bandwidth_hz)
@@ -53,7 +54,8 @@ def averaged_current(
     rng: np.random.Generator,
     settings: ElectronicsSettings,
 ) -> Floats:
-    """Samples averaged over ``dwell_s`` (noise bandwidth 1 / 2 dwell, at most the amplifier's), at most the rail."""
+    """Samples averaged over ``dwell_s`` (noise bandwidth 1 / 2 dwell, at most the amplifier's), at most the
+    rail."""
     bandwidth = min(0.5 / dwell_s, settings.bandwidth_hz)
     noisy = current_a + rng.normal(size=current_a.shape) * current_noise_rms(
         current_a, kappa, bandwidth, settings

@@ -1,12 +1,12 @@
 """Tip above surface: current, equilibrium height and contact at any place, bias and height.
 
-Heights here are those of the foremost apex in the surface's own frame; the world adds the vertical drift.  With
-the surface's height ``h_a`` and LDOS integral ``J_a`` under each apex, the current at height z is::
+Heights here are those of the foremost apex in the surface's own frame; the world adds the vertical drift.
+With the surface's height ``h_a`` and LDOS integral ``J_a`` under each apex, the current at height z is::
 
     |I| = G0 exp(2 kappa (A - z)),    A = ln( sum_a |J_a| exp(2 kappa (h_a - lift_a)) ) / (2 kappa)
 
-so that the Z-controller's target is ``A + ln(G0 / setpoint) / (2 kappa)`` and contact is where z reaches the largest
-``h_a - lift_a``.
+so that the Z-controller's target is ``A + ln(G0 / setpoint) / (2 kappa)`` and contact is where z reaches the
+largest ``h_a - lift_a``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Underneath:
-    """What lies under the apices at n points: heights less lift (m, (apices, n)), weights ((apices, k, n))."""
+    """What lies under the apices at n points: heights less lift (m, (apices, n)), weights ((apices, k,
+    n))."""
 
     heights_m: Floats
     weights: Floats

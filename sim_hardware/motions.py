@@ -1,7 +1,7 @@
 """Activities that bring the tip or the bias somewhere: moves, ramps, settling, pulses, indentation.
 
-Each function returns what ``World.submit`` runs.  Paths are computed before they are played, so that a crash on the
-way is known when it happens and a withdrawal finds the tip where it then is.
+Each function returns what ``World.submit`` runs.  Paths are computed before they are played, so that a crash
+on the way is known when it happens and a withdrawal finds the tip where it then is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from protocols.errors import DriverError
 from sim_hardware.feedback import follow
+from sim_hardware.situation import Activity
 from sim_hardware.trajectory import Trajectory
-from sim_hardware.world import Activity, Interrupted, World
+from sim_hardware.world import World
 
 Floats = npt.NDArray[np.float64]
 Run = Callable[[World, Activity], None]
@@ -37,7 +38,8 @@ def move_duration(world: World, x_m: float, y_m: float, speed_m_s: float) -> flo
     low, high = world.settings.lateral_range_m
     if not (low <= x_m <= high and low <= y_m <= high):
         raise DriverError(
-            f"({x_m * 1e9:g}, {y_m * 1e9:g}) nm is outside the piezo's range {low * 1e9:g} to {high * 1e9:g} nm."
+            f"({x_m * 1e9:g}, {y_m * 1e9:g}) nm is outside the piezo's range "
+            f"{low * 1e9:g} to {high * 1e9:g} nm."
         )
     if not speed_m_s > 0.0:
         raise DriverError(f"a tip speed of {speed_m_s:g} m/s leads nowhere.")
@@ -152,7 +154,8 @@ def ramp(bias_v: float, slew_v_s: float) -> Run:
 
 
 def ramp_bias(world: World, activity: Activity, bias_v: float, slew_v_s: float) -> None:
-    """Bring the bias there, as a part of whatever activity.  Through zero with the controller on is a crash."""
+    """Bring the bias there, as a part of whatever activity.  Through zero with the controller on is a
+    crash."""
     before = world.situation.bias_v
     if before == bias_v:
         return
@@ -249,12 +252,13 @@ def indent(depth_m: float, bias_v: float, dwell_s: float) -> Run:
             )
             z = start - depth_m * share
             rail = world.settings.electronics.rail_a
-            current = np.where(z <= contact, np.copysign(rail, bias_v), np.copysign(s.setpoint_a, bias_v))
+            touching = np.where(z <= contact, rail, s.setpoint_a)
+            current = np.asarray(np.copysign(touching, bias_v), dtype=np.float64)
             broken = start - depth_m < contact - BREAKING_DEPTH_M
             end = int(np.argmax(z < contact - BREAKING_DEPTH_M)) + 1 if broken else 3 * n
             ends = "crash" if broken else ""
-            here = np.full(3 * n, x), np.full(3 * n, y), z, np.full(3 * n, bias_v), current
-            world.play(activity, Trajectory(begin, times, *here, end, ends))
+            held = [np.full(3 * n, value) for value in (x, y, bias_v)]
+            world.play(activity, Trajectory(begin, times, held[0], held[1], z, held[2], current, end, ends))
             if not broken and start - depth_m <= contact:
                 changed = world.change_tip()
             if not s.shorted:
@@ -267,7 +271,8 @@ def indent(depth_m: float, bias_v: float, dwell_s: float) -> Run:
 
 
 def release(world: World, activity: Activity, bias_v: float, feedback: bool) -> None:
-    """What the electronics do at the end of a held action: bias back, controller as before; not after a withdrawal."""
+    """What the electronics do at the end of a held action: bias back, controller as before; not after a
+    withdrawal."""
     with world.lock:
         s = world.situation
         if s.retracting or s.withdrawn or s.shorted or activity.why == "withdrawn":
@@ -275,17 +280,3 @@ def release(world: World, activity: Activity, bias_v: float, feedback: bool) -> 
         world.advance()
         s.bias_v = bias_v
         s.feedback = feedback
-
-
-__all__ = [
-    "Interrupted",
-    "indent",
-    "move",
-    "move_duration",
-    "path",
-    "pulse",
-    "ramp",
-    "ramp_bias",
-    "settle",
-    "travel",
-]

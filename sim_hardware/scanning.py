@@ -1,7 +1,7 @@
 """The constant-current frame: forward and backward traces line by line, as a real-time controller takes them.
 
-The surface is looked at every 0.1 nm or finer; Z follows with the controller's lag and slew, and pixels are averages
-over their samples, so that what is finer than a pixel blurs instead of aliasing.
+The surface is looked at every 0.1 nm or finer; Z follows with the controller's lag and slew, and pixels are
+averages over their samples, so that what is finer than a pixel blurs instead of aliasing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from protocols.messages.recipes import Frame
 from sim_hardware.electronics import averaged_current
 from sim_hardware.feedback import follow
 from sim_hardware.motions import Run, ramp_bias, travel
+from sim_hardware.situation import Activity, InterruptedActivityError
 from sim_hardware.trajectory import Trajectory
-from sim_hardware.world import Activity, Interrupted, World
+from sim_hardware.world import World
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,7 +42,8 @@ def check(world: World, recipe: Frame) -> None:
     """
     if recipe.pixels < 1 or recipe.lines < 1 or not recipe.line_time_s > 0.0:
         raise DriverError(
-            f"a frame of {recipe.pixels} x {recipe.lines} pixels at {recipe.line_time_s:g} s per line is none."
+            f"a frame of {recipe.pixels} x {recipe.lines} pixels at {recipe.line_time_s:g} s per "
+            f"line is none."
         )
     if recipe.pixels > 4096 or recipe.lines > 4096:
         raise DriverError(f"{recipe.pixels} x {recipe.lines} pixels are more than 4096 x 4096.")
@@ -117,7 +119,7 @@ def frame(recipe: Frame) -> Run:
 def _line(world: World, activity: Activity, raster: _Raster, row: int, rng: np.random.Generator) -> None:
     """Scan one line there and back and hand it out."""
     if activity.interrupt.is_set():
-        raise Interrupted(activity.why)
+        raise InterruptedActivityError(activity.why)
     recorded = world.recorded
     began = world.situation.since_s
     trajectory, z, current = _trace(world, raster, row, rng)
@@ -149,7 +151,7 @@ def _trace(
     along, per = raster.fine()
     n, step = len(along), recipe.line_time_s / len(along)
     x, y = raster.points(row, along)
-    times = begin + step * np.arange(1, 2 * n + 1)
+    times = np.asarray(begin + step * np.arange(1, 2 * n + 1), dtype=np.float64)
     drift = world.offsets(np.array([times[0], times[n], times[-1]]))
     drift_z = np.interp(times, [times[0], times[-1]], drift[[0, 2], 2])
     there_and_back = np.concatenate([np.arange(n), np.arange(n)[::-1]])

@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="stmsim",
-        description="A simulated scanning tunneling microscope. It serves one ZeroMQ door, writes what really "
-        "happened to STATE/sim/truth.jsonl, and goes on when its clients vanish.",
+        description="A simulated scanning tunneling microscope. It serves one ZeroMQ door, writes what "
+        "really happened to STATE/sim/truth.jsonl, and goes on when its clients vanish.",
     )
     parser.add_argument("--state", type=Path, default=default_state_directory(), help="state directory")
     parser.add_argument(
@@ -123,7 +123,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> tuple[TruthPen, World]:
-    """The world as an earlier process with this state directory left it: clock and tip go on, the tip is withdrawn.
+    """The world as an earlier process with this state directory left it: its clock goes on, the tip is
+    as worn as it was, and withdrawn.
 
     Raises:
         DataFormatError: the truth log is damaged.

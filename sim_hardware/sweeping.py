@@ -1,8 +1,8 @@
 """The bias sweep: hold, offset, sweep, return, release.  The electronics carry it through by themselves.
 
-At the held height z the current is ``I(V) = G0 exp(2 kappa (A(V) - z))`` with the sign of V, and the conductance is
-the same with the density of states in place of its integral.  Z drifts meanwhile; the preamplifier's rail ends the
-sweep; forward and backward differ by the lock-in's time constant.
+At the held height z the current is ``I(V) = G0 exp(2 kappa (A(V) - z))`` with the sign of V, and the
+conductance is the same with the density of states in place of its integral.  Z drifts meanwhile; the
+preamplifier's rail ends the sweep; forward and backward differ by the lock-in's time constant.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from protocols.messages.data import Channel, SweepData
 from protocols.messages.recipes import SpectrumRecipe
 from sim_hardware.electronics import averaged_current, lockin_output
 from sim_hardware.motions import Run, ramp_bias
+from sim_hardware.situation import Activity, InterruptedActivityError
 from sim_hardware.trajectory import Trajectory
-from sim_hardware.world import Activity, Interrupted, World
+from sim_hardware.world import World
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def sweep(recipe: SpectrumRecipe) -> Run:
         world.set_setpoint(recipe.stabilise_current_a)
         world.wait(activity, world.clock.now() + 5.0 * world.settings.feedback.time_constant_s)
         if s.shorted:
-            raise Interrupted("crash")
+            raise InterruptedActivityError("crash")
         _held(world, activity, recipe)
 
     return run
@@ -76,7 +77,7 @@ def _held(world: World, activity: Activity, recipe: SpectrumRecipe) -> None:
     rng = world.noise()
     with world.lock:
         if activity.interrupt.is_set():
-            raise Interrupted(activity.why)
+            raise InterruptedActivityError(activity.why)
         world.advance()
         hold_s, hold_z = s.since_s, s.z_m
         s.feedback = False
@@ -115,7 +116,7 @@ def _times(recipe: SpectrumRecipe, slew_v_s: float) -> tuple[Floats, float]:
     """End of each sample and time of the first sample's begin, from the hold."""
     first = OFFSET_S + abs(recipe.start_v - recipe.stabilise_bias_v) / slew_v_s
     count = recipe.points * recipe.repeats * (2 if recipe.backward else 1)
-    return first + recipe.dwell_s * np.arange(1, count + 1), first
+    return np.asarray(first + recipe.dwell_s * np.arange(1, count + 1), dtype=np.float64), first
 
 
 def _plan(world: World, recipe: SpectrumRecipe, rng: np.random.Generator) -> tuple[Trajectory, SweepData]:
@@ -215,7 +216,8 @@ def _closing(
 
 
 def _arranged(samples: Floats, recipe: SpectrumRecipe) -> Floats:
-    """In the order of acquisition to (repeats, directions, points), backward samples in the order of the bias."""
+    """In the order of acquisition to (repeats, directions, points), backward samples in the order of the
+    bias."""
     shaped = samples.reshape(recipe.repeats, 2 if recipe.backward else 1, recipe.points).copy()
     if recipe.backward:
         shaped[:, 1] = shaped[:, 1, ::-1].copy()

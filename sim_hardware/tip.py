@@ -1,8 +1,8 @@
 """The tip: where its conducting atoms are, and how it changes.
 
-The current is the sum over the tip's apices; a good tip has one, a damaged one several at different heights, which
-broadens and doubles everything.  A tip is a function of the seed and of how often it has changed, so that a
-restarted world finds the tip as it left it.
+The current is the sum over the tip's apices; a good tip has one, a damaged one several at different heights,
+which broadens and doubles everything.  A tip is a function of the seed and of how often it has changed, so
+that a restarted world finds the tip as it left it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the tip does during a stretch of time, computed beforehand so that it can be looked at and cut at any moment."""
+"""What the tip does during a stretch of time, computed beforehand so that it can be looked at and cut at any
+moment."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ class Instant:
 class Trajectory:
     """Samples in order; sample i holds until ``times_s[i]`` (instrument time).  All arrays have shape (n,).
 
-    ``end`` is the number of samples that are really played; ``ending`` says why the rest is not: "" (all are),
-    "crash" or "saturated".
+    ``end`` is the number of samples that are really played; ``ending`` says why the rest is not: "" (all
+    are), "crash" or "saturated".
     """
 
     begin_s: float

@@ -1,7 +1,7 @@
 """The world's pen: entries of the truth log, written and synced by a thread of its own.
 
-Neither the door nor the tip ever waits for a disk, except where a result must not be handed out before its entry
-is durable (``wait_durable``).
+Neither the door nor the tip ever waits for a disk, except where a result must not be handed out before its
+entry is durable (``wait_durable``).
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class TruthPen:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise DeadlineError(
-                        f"the truth log {self._writer.path} took no entry for {timeout_s:g} s. {self._problem}",
+                        f"the truth log {self._writer.path} took no entry for {timeout_s:g} s. "
+                        f"{self._problem}",
                         "Free some disk space.",
                     )
                 self._condition.wait(left)

@@ -1,4 +1,5 @@
-"""The tunneling current: exponential in the distance, times the energy integral of the local density of states.
+"""The tunneling current: exponential in the distance, times the energy integral of the local density of
+states.
 
 Tersoff-Hamann with a metallic tip of constant density of states::
 
@@ -29,9 +30,10 @@ def decay_constant(work_function_ev: float) -> float:
 def current(
     gap_m: float | Floats, integral_v: float | Floats, kappa: float, rail_a: float = np.inf
 ) -> Floats:
-    """Current (A) through a gap of ``gap_m`` for a signed LDOS integral ``integral_v`` (V), limited to the rail."""
+    """Current (A) through a gap of ``gap_m`` for a signed LDOS integral ``integral_v`` (V), limited to the
+    rail."""
     ideal = CONTACT_CONDUCTANCE_S * np.exp(-2.0 * kappa * np.asarray(gap_m)) * np.asarray(integral_v)
-    return np.clip(ideal, -rail_a, rail_a)
+    return np.asarray(np.clip(ideal, -rail_a, rail_a))
 
 
 def equilibrium_gap(integral_v: float | Floats, setpoint_a: float, kappa: float) -> Floats:

@@ -1,11 +1,11 @@
 """The simulated microscope: one surface, one tip, one set of electronics, one clock.
 
-The world does one activity at a time (move, ramp, settle, sweep, frame, pulse, indentation) in a thread of its own;
-commands come from other threads and are short.  ``withdraw`` acts during anything: it takes the tip away from
-whatever it does and only then tells the activity.  What the tip did is written to the truth log.
+The world does one activity at a time (move, ramp, settle, sweep, frame, pulse, indentation) in a thread of
+its own; commands come from other threads and are short.  ``withdraw`` acts during anything: it takes the tip
+away from whatever it does and only then tells the activity.  What the tip did is written to the truth log.
 
-``World`` knows nothing of messages and sockets, and the activities (``motions``, ``sweeping``, ``scanning``) reach it
-through ``Activity.play`` and ``World.situation`` alone.
+``World`` knows nothing of messages and sockets, and the activities (``motions``, ``sweeping``, ``scanning``)
+reach it through ``Activity.play`` and ``World.situation`` alone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import DriverError, TunnelpilotError
-from protocols.messages.data import FrameLines, InstrumentState, SweepData
+from protocols.messages.data import InstrumentState
 from protocols.messages.recipes import LockIn
 from sim_hardware.clock import Clock
 from sim_hardware.drift import NO_DRIFT, DriftSettings, ThermalDrift
 from sim_hardware.electronics import ElectronicsSettings, measurement_noise
 from sim_hardware.feedback import FeedbackSettings, relax
 from sim_hardware.junction import Junction
+from sim_hardware.situation import Activity, InterruptedActivityError, Situation
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.recorded import RecordedSurface
 from sim_hardware.tip import tip_after
@@ -46,67 +47,14 @@ KEPT_ACTIVITIES = 8
 class WorldSettings:
     """Everything about the microscope that is not the sample; ranges are (low, high) in m and V."""
 
-    feedback: FeedbackSettings = FeedbackSettings()
-    electronics: ElectronicsSettings = ElectronicsSettings()
-    drift: DriftSettings = DriftSettings()
+    feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
+    electronics: ElectronicsSettings = field(default_factory=ElectronicsSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
     work_function_ev: float = 4.0
     lateral_range_m: tuple[float, float] = (-500e-9, 500e-9)
     bias_range_v: tuple[float, float] = (-10.0, 10.0)
     travel_m_s: float = 1e-6
     """Speed of moves that the electronics make by themselves (to the first line of a frame)."""
-
-
-@dataclass
-class Situation:
-    """The state of electronics and tip; changed only under the world's lock."""
-
-    bias_v: float = 0.0
-    setpoint_a: float = 100e-12
-    feedback: bool = False
-    lockin: LockIn | None = None
-    x_m: float = 0.0
-    y_m: float = 0.0
-    z_m: float = 0.0
-    since_s: float = 0.0
-    """Instrument time for which ``z_m`` is right."""
-    retracting: bool = False
-    withdrawn: bool = True
-    crashed: bool = False
-    shorted: bool = False
-    """In metallic contact after a crash; until the tip is withdrawn."""
-    lost: bool = False
-
-
-class Interrupted(Exception):
-    """An activity was stopped; ``why`` is "withdrawn", "stopped" or "crash"."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-
-@dataclass
-class Activity:
-    """Something the world does.  ``state`` is "running", "finished", "stopped" or "failed"."""
-
-    number: int
-    kind: str
-    job_id: str
-    expected_s: float
-    run: Callable[[World, Activity], None]
-    state: str = "running"
-    reason: str = ""
-    error: TunnelpilotError | None = None
-    sweep: SweepData | None = None
-    lines: list[FrameLines] = field(default_factory=list)
-    interrupt: threading.Event = field(default_factory=threading.Event)
-    why: str = ""
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def stop(self, why: str) -> None:
-        """Tell it to end; the first reason stays."""
-        self.why = self.why or why
-        self.interrupt.set()
 
 
 class World:
@@ -148,7 +96,7 @@ class World:
         self._rng = np.random.default_rng([seed, 0x57A7E])
         self._thread = threading.Thread(target=self._work, name="world", daemon=True)
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin to live."""
@@ -164,7 +112,7 @@ class World:
         """Write to the truth log with the present time and job."""
         return self.pen.note(event, self.clock.now(), self.job_id, **detail)
 
-    # -- commands, short, from any thread -----------------------------------------------------------------------
+    # -- commands, short, from any thread --------------------------------------------------------------------
 
     def begin_job(self, job_id: str, kind: str) -> None:
         """A job starts.  One that was left open ends here, "abandoned"."""
@@ -191,7 +139,7 @@ class World:
                 self.job_id = ""
 
     def withdraw(self, reason: str) -> None:
-        """Controller off and Z on its way to the withdrawn position when this returns; then stop what runs."""
+        """Controller off and Z on its way up when this returns; then whatever runs is stopped."""
         with self.lock:
             stamp = time.monotonic()
             now = self.clock.now()
@@ -342,10 +290,10 @@ class World:
             if activity is not None and activity.kind != "frame":
                 activity.stop("crash")
 
-    # -- for activities -----------------------------------------------------------------------------------------
+    # -- for activities --------------------------------------------------------------------------------------
 
     def noise(self) -> np.random.Generator:
-        """The noise of the next measurement: keyed by the seed and the job's id, or counted where there is none."""
+        """The noise of the next measurement, keyed by the seed and the job's id (without a job: counted)."""
         with self.lock:
             if self.job_id:
                 self._job_counts += 1
@@ -357,10 +305,10 @@ class World:
         """Let time pass while the tip does what it does by itself.
 
         Raises:
-            Interrupted: stopped meanwhile.
+            InterruptedActivityError: stopped meanwhile.
         """
         if not self.clock.wait_until(until_s, activity.interrupt):
-            raise Interrupted(activity.why)
+            raise InterruptedActivityError(activity.why)
         with self.lock:
             self.advance()
 
@@ -368,17 +316,17 @@ class World:
         """Carry a trajectory out.
 
         Raises:
-            Interrupted: stopped on the way, or it ends in a crash.
+            InterruptedActivityError: stopped on the way, or it ends in a crash.
         """
         with self.lock:
             if activity.interrupt.is_set():
-                raise Interrupted(activity.why)
+                raise InterruptedActivityError(activity.why)
             self._live = trajectory
         arrived = self.clock.wait_until(trajectory.end_s, activity.interrupt)
         with self.lock:
             if activity.interrupt.is_set() or not arrived:
                 self._freeze(self.clock.now())
-                raise Interrupted(activity.why)
+                raise InterruptedActivityError(activity.why)
             self._live = None
             self._settle_at(trajectory.at(trajectory.end_s), trajectory.end_s)
             if trajectory.ending == "crash":
@@ -391,7 +339,7 @@ class World:
 
     def offsets(self, times_s: Floats) -> Floats:
         """The same at several times: (n, 3)."""
-        return self.drift.offset(times_s) - np.array([0.0, 0.0, self._receded_m])
+        return np.asarray(self.drift.offset(times_s) - np.array([0.0, 0.0, self._receded_m]))
 
     def change_tip(self) -> int:
         """The tip changes; returns how often it has."""
@@ -432,7 +380,7 @@ class World:
         if s.z_m <= float(under.contact_m[0]) + dz:
             self._crash("drift or feedback into contact")
 
-    # -- inside -------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     def _refuse_if_busy(self, what: str) -> None:
         if self._current is not None:
@@ -502,10 +450,10 @@ class World:
     def _do(self, activity: Activity) -> None:
         try:
             if activity.interrupt.is_set():
-                raise Interrupted(activity.why)
+                raise InterruptedActivityError(activity.why)
             activity.run(self, activity)
             state, reason = "finished", ""
-        except Interrupted as stopped:
+        except InterruptedActivityError as stopped:
             state, reason = "stopped", stopped.why
         except TunnelpilotError as failed:
             state, reason, activity.error = "failed", str(failed), failed

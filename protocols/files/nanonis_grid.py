@@ -1,12 +1,13 @@
 """Strict reader of Nanonis ``.3ds`` grids (spectra on a raster).
 
-The file is a text header of ``Key=Value`` lines (CRLF) up to ``:HEADER_END:``, then big-endian float32: for each
-grid point its parameters, then each channel's samples.  Points run x fastest, from the grid's lower left upward.
-An aborted grid simply ends early in the file; this reader wants the whole grid and says what is missing.
+The file is a text header of ``Key=Value`` lines (CRLF) up to ``:HEADER_END:``, then big-endian float32: for
+each grid point its parameters, then each channel's samples.  Points run x fastest, from the grid's lower
+left upward. An aborted grid simply ends early in the file; this reader wants the whole grid and says what is
+missing.
 
-Positions are given in the grid's own frame: origin at its centre, x along the fast axis, y along the slow one,
-pixel j at ``(j - (n - 1) / 2) * width / n``.  Where that frame lies and how it is turned is reported beside it
-(``centre_*`` and ``angle_rad``, counter-clockwise; the header counts clockwise degrees).
+Positions are given in the grid's own frame: origin at its centre, x along the fast axis, y along the slow
+one, pixel j at ``(j - (n - 1) / 2) * width / n``.  Where that frame lies and how it is turned is reported
+beside it (``centre_*`` and ``angle_rad``, counter-clockwise; the header counts clockwise degrees).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _NAME_AND_UNIT = re.compile(r"^(?P<name>.*?)\s*\((?P<unit>[^()]*)\)\s*(?P<rest>.
 
 @dataclass(frozen=True)
 class NanonisGrid:
-    """One whole grid.  Arrays are [row, col], row 0 at the lowest y, col 0 at the lowest x of the grid's own frame."""
+    """One whole grid.  Arrays are [row, col], row 0 at the lowest y, col 0 at the lowest x of the grid's own
+    frame."""
 
     path: Path
     header: dict[str, str]
@@ -121,7 +123,8 @@ def read_grid(path: str | Path) -> NanonisGrid:
     """Read a whole grid.
 
     Raises:
-        DataFormatError: not a grid, truncated, or header and data disagree; names file, expected and found bytes.
+        DataFormatError: not a grid, truncated, or header and data disagree; names file, expected and found
+        bytes.
     """
     path = Path(path)
     try:
@@ -146,8 +149,8 @@ def read_grid(path: str | Path) -> NanonisGrid:
     stated = header.whole("Experiment size (bytes)")
     if stated != per_point:
         raise DataFormatError(
-            f"{path}: the header states {stated} bytes per point but {len(channel_names)} channels of {points} "
-            f"points are {per_point} bytes."
+            f"{path}: the header states {stated} bytes per point but {len(channel_names)} channels of "
+            f"{points} points are {per_point} bytes."
         )
     expected = nx * ny * (4 * parameter_count + per_point)
     found = len(data) - begin
@@ -167,8 +170,8 @@ def read_grid(path: str | Path) -> NanonisGrid:
     return NanonisGrid(
         path=path,
         header=raw,
-        x_m=(np.arange(nx) - (nx - 1) / 2.0) * (width / nx),
-        y_m=(np.arange(ny) - (ny - 1) / 2.0) * (height / ny),
+        x_m=_centred(nx, width),
+        y_m=_centred(ny, height),
         width_m=width,
         height_m=height,
         centre_x_m=centre_x,
@@ -181,8 +184,14 @@ def read_grid(path: str | Path) -> NanonisGrid:
     )
 
 
+def _centred(count: int, extent_m: float) -> Floats:
+    """Pixel centres about 0."""
+    return np.asarray((np.arange(count) - (count - 1) / 2.0) * (extent_m / count), dtype=np.float64)
+
+
 def _sweep(path: Path, parameters: dict[str, Floats], points: int) -> Floats:
-    """The swept values from the parameters "Sweep Start" and "Sweep End", which must be the same everywhere."""
+    """The swept values from the parameters "Sweep Start" and "Sweep End", which must be the same
+    everywhere."""
     ends = []
     for name in ("Sweep Start", "Sweep End"):
         if name not in parameters:

@@ -1,9 +1,9 @@
 """The truth log of a simulated microscope: JSON lines, one entry per thing that really happened to the tip.
 
-The world writes it, tests and reports read it; actors never do.  Entries of a process that was killed are whole up
-to the last line, which may be torn: the reader leaves a torn last line out, and the writer closes it off before it
-goes on.  Entries are never rewritten.  Times: ``monotonic_s`` is the system-wide monotonic clock, ``wall_s`` Unix
-time, ``time_s`` the instrument's clock.
+The world writes it, tests and reports read it; actors never do.  Entries of a process that was killed are
+whole up to the last line, which may be torn: the reader leaves a torn last line out, and the writer closes
+it off before it goes on.  Entries are never rewritten.  Times: ``monotonic_s`` is the system-wide monotonic
+clock, ``wall_s`` Unix time, ``time_s`` the instrument's clock.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ class TruthLogWriter:
 
 
 def job_intervals(entries: Iterable[TruthEntry]) -> list[tuple[str, float, float]]:
-    """(job_id, begin, end) in monotonic seconds; a job that a death or an exit cut off ends at the last entry before."""
+    """(job_id, begin, end) in monotonic seconds; a job that a death or an exit cut off ends at the last
+    entry before."""
     intervals: list[tuple[str, float, float]] = []
     running: tuple[str, float] | None = None
     last = 0.0

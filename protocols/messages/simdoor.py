@@ -1,8 +1,8 @@
 """The simulated microscope's own door: what its driver asks of it, and what tests may do to it.
 
-Long actions are started (``SimStarted``) and then awaited with bounded waits, so that the door is never busy for
-longer than a message takes and a withdrawal acts during anything.  All positions are piezo coordinates unless the
-field says "sample".
+Long actions are started (``SimStarted``) and then awaited with bounded waits, so that the door is never busy
+for longer than a message takes and a withdrawal acts during anything.  All positions are piezo coordinates
+unless the field says "sample".
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class SimProgress(Message, frozen=True, kw_only=True):
 
 
 class SimReadLines(Message, frozen=True, kw_only=True):
-    """Answer with the lines of a frame from number ``after`` on (at most ``limit``), when there are any, when the
-    frame is over, or after ``wait_s`` wall seconds."""
+    """Answer with the lines of a frame from number ``after`` on (at most ``limit``), when there are any,
+    when the frame is over, or after ``wait_s`` wall seconds."""
 
     activity: int
     after: int
@@ -192,9 +192,10 @@ class SimLines(Message, frozen=True, kw_only=True):
 class SimFault(Message, frozen=True, kw_only=True):
     """Break something on purpose.
 
-    delay: each of the next ``count`` answers comes ``seconds`` late.  drop: the next ``count`` requests get none.
-    garbage: they get random bytes.  stall: nothing is answered for ``seconds``.  tip_crash: now.  lose_surface:
-    the surface recedes by ``metres``.  exit: the process ends at once, without a word.
+    delay: each of the next ``count`` answers comes ``seconds`` late.  drop: the next ``count`` requests get
+    none.
+    garbage: they get random bytes.  stall: nothing is answered for ``seconds``.  tip_crash: now.
+    lose_surface: the surface recedes by ``metres``.  exit: the process ends at once, without a word.
     """
 
     kind: Literal["delay", "drop", "garbage", "stall", "tip_crash", "lose_surface", "exit"]
@@ -221,7 +222,8 @@ class SimObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SimTruth(Message, frozen=True, kw_only=True):
-    """Answer to SimTruthQuery: everything on the surface, and the drift at this moment (sample = piezo - offset)."""
+    """Answer to SimTruthQuery: everything on the surface, and the drift at this moment (sample = piezo -
+    offset)."""
 
     sample: str
     seed: int

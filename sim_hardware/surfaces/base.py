@@ -1,8 +1,8 @@
 """What every simulated surface offers to the tip, and what it knows of itself.
 
 A surface is a height map (m, positive away from the sample) and a mixture of a few basis spectra: the local
-density of states at a point is ``sum_k weights[k] * basis[k]``.  All functions take arrays of sample coordinates
-of any one shape and are closed forms, so that any point can be asked for.
+density of states at a point is ``sum_k weights[k] * basis[k]``.  All functions take arrays of sample
+coordinates of any one shape and are closed forms, so that any point can be asked for.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ class Blob:
     @property
     def reach_m(self) -> float:
         """Four standard deviations of the outermost part."""
-        return max(max(np.hypot(x, y) + 4.0 * s for x, y, s, _ in self.parts), 2.7 * self.weight_radius_m)
+        outermost = max(float(np.hypot(x, y)) + 4.0 * s for x, y, s, _ in self.parts)
+        return max(outermost, 2.7 * self.weight_radius_m)
 
     def relief(self, dx_m: Floats, dy_m: Floats) -> Floats:
         """Height (m)."""
@@ -84,10 +85,11 @@ class Ring:
 
 @dataclass(frozen=True)
 class Triangle:
-    """A triangular vacancy: a flat-bottomed triangular hole inside a bright triangular rim, brighter in its corners.
+    """A triangular vacancy: a flat-bottomed triangular hole inside a bright triangular rim, brighter in its
+    corners.
 
-    ``inradius_m`` is that of the hole's half-depth contour (side = 2 sqrt(3) inradius); ``angle_rad`` turns it.
-    The bound state decays as exp(-(r / weight_radius_m)^2).
+    ``inradius_m`` is that of the hole's half-depth contour (side = 2 sqrt(3) inradius); ``angle_rad`` turns
+    it. The bound state decays as exp(-(r / weight_radius_m)^2).
     """
 
     depth_m: float
@@ -108,7 +110,7 @@ class Triangle:
         """Smoothed largest distance along the three edge normals: constant on triangles."""
         angles = self.angle_rad + 2.0 * np.pi / 3.0 * np.arange(3)
         along = [dx_m * np.cos(a) + dy_m * np.sin(a) for a in angles]
-        soft = 0.12e-9
+        soft = 0.18e-9
         return np.asarray(soft * np.logaddexp.reduce(np.stack(along) / soft, axis=0))
 
     def relief(self, dx_m: Floats, dy_m: Floats) -> Floats:

@@ -1,8 +1,9 @@
-"""A recorded CITS grid as a surface: spectra and heights as they were measured, at grid points and nowhere else.
+"""A recorded CITS grid as a surface: spectra and heights as they were measured, at grid points and nowhere
+else.
 
-Sample coordinates are the grid's own axes with the origin at its centre.  Between grid points nothing is made up: a
-sweep or a frame that does not fall on them is refused.  Only the Z-controller, which has to stand on something
-while the tip travels, sees the height of the nearest pixel.
+Sample coordinates are the grid's own axes with the origin at its centre.  Between grid points nothing is
+made up: a sweep or a frame that does not fall on them is refused.  Only the Z-controller, which has to stand
+on something while the tip travels, sees the height of the nearest pixel.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class RecordedSurface:
         dx, dy = self.pixel_m
         if abs(x_m - there[0]) > TOLERANCE * dx or abs(y_m - there[1]) > TOLERANCE * dy:
             raise DriverError(
-                f"nothing was recorded at ({x_m * 1e9:.4f} nm, {y_m * 1e9:.4f} nm): recorded spectra are served "
-                f"at grid points only.",
+                f"nothing was recorded at ({x_m * 1e9:.4f} nm, {y_m * 1e9:.4f} nm): recorded spectra are "
+                f"served at grid points only.",
                 f"The nearest is row {row}, col {col} at ({there[0] * 1e9:.4f} nm, {there[1] * 1e9:.4f} nm).",
                 nearest_x_m=there[0],
                 nearest_y_m=there[1],
@@ -110,14 +111,14 @@ class RecordedSurface:
         turned = np.allclose([recipe.start_v, recipe.stop_v], [stop, start], rtol=0, atol=1e-6)
         if not (same or turned) or recipe.points != points:
             raise DriverError(
-                f"the recipe asks for {recipe.start_v:g} V to {recipe.stop_v:g} V in {recipe.points} points, but "
-                f"{held}.",
+                f"the recipe asks for {recipe.start_v:g} V to {recipe.stop_v:g} V in {recipe.points} points, "
+                f"but {held}.",
                 "Write the recorded values into the campaign's [spectrum].",
             )
         if recipe.backward or recipe.repeats != 1:
             raise DriverError(
-                f"the recipe asks for {recipe.repeats} repeats, backward = {str(recipe.backward).lower()}, but "
-                f"{held}.",
+                f"the recipe asks for {recipe.repeats} repeats, backward = {str(recipe.backward).lower()}, "
+                f"but {held}.",
                 "Set repeats = 1 and backward = false.",
             )
         if recipe.lockin is not None and "lockin_x" not in self.channels:
@@ -159,8 +160,8 @@ class RecordedSurface:
         if not fits:
             raise DriverError(
                 f"the frame ({recipe.pixels} x {recipe.lines} pixels, {recipe.width_m * 1e9:g} x "
-                f"{recipe.height_m * 1e9:g} nm about ({recipe.centre_x_m * 1e9:g}, {recipe.centre_y_m * 1e9:g}) nm, "
-                f"{recipe.angle_rad:g} rad) is not what was recorded.",
+                f"{recipe.height_m * 1e9:g} nm about ({recipe.centre_x_m * 1e9:g}, "
+                f"{recipe.centre_y_m * 1e9:g}) nm, {recipe.angle_rad:g} rad) is not what was recorded.",
                 f"{self.grid.path.name} holds {nx} x {ny} pixels, {self.grid.width_m * 1e9:g} x "
                 f"{self.grid.height_m * 1e9:g} nm about (0, 0), 0 rad.",
             )

@@ -24,15 +24,15 @@ class HexagonalLattice:
         k = 4.0 * np.pi / (np.sqrt(3.0) * self.constant_m)
         angles = self.angle_rad + np.pi / 3.0 * np.arange(3)
         waves = sum((np.cos(k * (np.cos(a) * x_m + np.sin(a) * y_m)) for a in angles), np.zeros(x_m.shape))
-        return waves * (self.corrugation_m / 4.5)
+        return np.asarray(waves * (self.corrugation_m / 4.5))
 
 
 @dataclass(frozen=True)
 class Step:
     """A wavy step edge: going along ``angle_rad`` the surface falls by ``height_m`` at ``distance_m``.
 
-    ``waves`` are (amplitude_m, wavevector 1/m, phase) of the edge's meander, ``width_m`` the standard deviation of
-    its profile under the tip.
+    ``waves`` are (amplitude_m, wavevector 1/m, phase) of the edge's meander, ``width_m`` the standard
+    deviation of its profile under the tip.
     """
 
     height_m: float
@@ -68,4 +68,4 @@ class Disorder:
         total = np.zeros(np.shape(x_m))
         for kx, ky, phase in zip(self._kx, self._ky, self._phase, strict=True):
             total += np.cos(kx * x_m + ky * y_m + phase)
-        return total * self._scale
+        return np.asarray(total * self._scale)

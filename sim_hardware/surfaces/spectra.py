@@ -1,7 +1,8 @@
 """Model spectra: a relative local density of states whose energy integral has a closed form.
 
-Edges are softplus ramps (the integral of a Fermi-like step: the conductance rises linearly above an edge that is
-broadened thermally), in-gap states are Gaussians, and a small constant background stands for what always leaks.
+Edges are softplus ramps (the integral of a Fermi-like step: the conductance rises linearly above an edge
+that is broadened thermally), in-gap states are Gaussians, and a small constant background stands for what
+always leaks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def _softplus_integral(x: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A band edge: ``slope`` (1/V) beyond ``edge_v``, toward positive energies if ``sign`` is +1, else negative."""
+    """A band edge: ``slope`` (1/V) beyond ``edge_v``, toward positive energies if ``sign`` is +1, else
+    negative."""
 
     edge_v: float
     slope: float

@@ -1,9 +1,10 @@
 """The sample "vacancy": a cleaved layered semiconductor like EuZn2As2 (Narasimha et al., seed paper 004).
 
-Two hundred nanometres of terraces strewn with adsorbates (protrusions with a wider gap) and substitutions (dim or
-bright, with a slightly narrower gap), and exactly one triangular vacancy with states in the gap.  Its relief is
-neither the deepest nor the brightest; what sets it apart is its shape (a triangular hole in a triangular rim), and
-within 1.5 nm of it the spectrum.  Nothing else on the surface conducts between 0 and 0.5 V.
+Two hundred nanometres of terraces strewn with adsorbates (protrusions with a wider gap) and substitutions
+(dim or bright, with a slightly narrower gap), and exactly one triangular vacancy with states in the gap.
+Its relief is neither the deepest nor the brightest; what sets it apart is its shape (a triangular hole in a
+triangular rim), and within 1.5 nm of it the spectrum.  Nothing else on the surface conducts between 0 and
+0.5 V.
 """
 
 from __future__ import annotations
@@ -171,10 +172,10 @@ class VacancySurface:
         shape = Triangle(
             depth_m=85 * PM,
             inradius_m=0.42 * NM,
-            edge_m=0.09 * NM,
-            rim_m=34 * PM,
-            rim_inradius_m=0.80 * NM,
-            rim_width_m=0.20 * NM,
+            edge_m=0.13 * NM,
+            rim_m=36 * PM,
+            rim_inradius_m=0.86 * NM,
+            rim_width_m=0.27 * NM,
             angle_rad=self.lattice_angle_rad + np.pi / 6.0,
             weight_radius_m=FOOTPRINT_RADIUS_M,
         )
@@ -192,7 +193,8 @@ class VacancySurface:
         return Feature(x, y, shape, _VACANCY, truth)
 
     def _decoys(self, rng: np.random.Generator, target_x: float, target_y: float) -> list[Feature]:
-        """Adsorbates and substitutions at random, denser where the density field is high, never overlapping."""
+        """Adsorbates and substitutions at random, denser where the density field is high, never
+        overlapping."""
         area = EXTENT_M**2
         placed: list[Feature] = []
         xs, ys = [target_x], [target_y]
