@@ -48,14 +48,15 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, frame: FrameTaken) -> Placed:
-        """From the journal's record, whose centre is in sample coordinates at the frame's start."""
-        x, y = frame.transform.to_piezo(frame.centre_x_m, frame.centre_y_m, frame.began_s)
+        """From the journal's record, whose centre is in sample coordinates in the middle of the frame."""
+        middle = (frame.began_s + frame.ended_s) / 2
+        x, y = frame.transform.to_piezo(frame.centre_x_m, frame.centre_y_m, middle)
         return cls(
             job_id=frame.job_id,
             centre_x_m=x,
             centre_y_m=y,
             angle_rad=frame.angle_rad,
-            time_s=(frame.began_s + frame.ended_s) / 2,
+            time_s=middle,
             transform=frame.transform,
         )
 

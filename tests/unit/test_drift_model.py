@@ -197,7 +197,7 @@ def test_when_a_reference_frame_is_due() -> None:
 
 
 def test_a_frame_record_is_placed_in_piezo_coordinates() -> None:
-    """The journal's frame, in sample coordinates, is placed where the piezo was at its start."""
+    """The journal's frame, in sample coordinates, is placed where the piezo was in its middle."""
     transform = Transform(offset_x_m=2e-9, velocity_x_m_s=1e-12, time_s=100.0)
     frame = FrameTaken(
         job_id="run/f0001/a1",
@@ -214,7 +214,7 @@ def test_a_frame_record_is_placed_in_piezo_coordinates() -> None:
         ended_s=300.0,
     )
     place = Placed.of(frame)
-    assert np.allclose((place.centre_x_m, place.centre_y_m), (12.1e-9, -3e-9), rtol=1e-12, atol=0)
+    assert np.allclose((place.centre_x_m, place.centre_y_m), (12.15e-9, -3e-9), rtol=1e-12, atol=0)
     assert place.time_s == 250.0
 
 
