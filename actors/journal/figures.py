@@ -255,10 +255,10 @@ def _figure(width: float, height: float) -> Figure:
 
 def _map_axes(window: WindowOpened, title: str) -> tuple[Figure, Any]:
     """A figure whose map lies at the same place for every map, under a band for the title."""
-    figure = Figure(figsize=(4.3, 4.2), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(4.3, 3.8), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     figure.text(0.125, 0.956, title, fontsize=10.5, fontweight="bold", va="center")
-    axes = figure.add_axes((0.125, 0.105, 0.685, 0.8))
+    axes = figure.add_axes((0.125, 0.12, 0.685, 0.785))
     half = [window.width_m * NM / 2, window.height_m * NM / 2]
     c, s = abs(np.cos(window.angle_rad)), abs(np.sin(window.angle_rad))
     reach_x, reach_y = c * half[0] + s * half[1], s * half[0] + c * half[1]

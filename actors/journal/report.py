@@ -116,7 +116,7 @@ class _Report:
             f"{self.value(spectrum.scalar)} ({self.name})"
         )
         if best.label is not None:
-            words += f"; the classifier says “{_label(best.label)}”"
+            words += f"; the classifier says {_label(best.label)}"
         words += "."
         target = self.truth.get("target")
         if target:
@@ -517,7 +517,8 @@ def _measured_rows(sample: str, simulated: bool, time_scale: float) -> list[tupl
 
 
 def _label(label: Label) -> str:
-    return f"{label.label}, {100 * label.confidence:.0f} % sure" if label.confidence > 0 else label.label
+    sure = f" ({100 * label.confidence:.0f} % sure)" if label.confidence > 0 else ""
+    return f"“{label.label}”{sure}"
 
 
 def _is_hold(record: StoredRecord) -> bool:

@@ -82,13 +82,13 @@ class SyntheticRun:
         return self.state / "runs" / self.run
 
 
-def campaign(widths_m: tuple[float, ...] = (30e-9,), seed: int = 7) -> Campaign:
+def campaign(widths_m: tuple[float, ...] = (30e-9,), seed: int = 7, sample: str = "vacancy") -> Campaign:
     """The campaign of the made-up run."""
     return Campaign(
         name="made-up vacancies",
         description="A made-up surface for tests.",
         seed=seed,
-        instrument=InstrumentSection(sample="vacancy", time_scale=20.0),
+        instrument=InstrumentSection(sample=sample, time_scale=20.0),
         imaging=ImagingSection(bias_v=0.5, setpoint_a=100e-12, pixels=PIXELS, line_time_s=0.2),
         spectrum=SPECTRUM,
         scalar=ScalarSection(kind="integral", channel="lockin_x", window_v=(0.05, 0.22)),
@@ -147,9 +147,15 @@ def build(
     seed: int = 7,
     spectra: int = 60,
     widths_m: tuple[float, ...] = (30e-9,),
+    sample: str = "vacancy",
+    angle_rad: float = 0.0,
+    raster: bool = True,
 ) -> SyntheticRun:
-    """Write the journal of a made-up run below ``state`` and return what is in it."""
-    made = _Builder(SyntheticRun(state, run), seed, spectra, widths_m)
+    """Write the journal of a made-up run below ``state`` and return what is in it.
+
+    ``raster=False`` leaves every third candidate out of the predicted map.
+    """
+    made = _Builder(SyntheticRun(state, run), seed, spectra, widths_m, sample, angle_rad, raster)
     made.everything()
     store = RunStore(made.run.path / FILE_NAME, reserve_bytes=0, clock=made.clock)
     for record in made.run.records:
@@ -159,12 +165,24 @@ def build(
 
 
 class _Builder:
-    def __init__(self, run: SyntheticRun, seed: int, spectra: int, widths_m: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        run: SyntheticRun,
+        seed: int,
+        spectra: int,
+        widths_m: tuple[float, ...],
+        sample: str,
+        angle_rad: float,
+        raster: bool,
+    ) -> None:
         self.run = run
         self.noise = np.random.default_rng(seed)
         self.seed = seed
         self.spectra = spectra
         self.widths_m = widths_m
+        self.sample = sample
+        self.angle_rad = angle_rad
+        self.raster = raster
         self.time_s = 0.0
         self.wall = 1.8e9
         self.decisions = 0
@@ -188,7 +206,7 @@ class _Builder:
             "conductor",
             RunStarted(
                 run=name,
-                campaign=campaign(self.widths_m, self.seed),
+                campaign=campaign(self.widths_m, self.seed, self.sample),
                 campaign_text='name = "made-up vacancies"\n',
                 seed=self.seed,
                 versions={"tunnelpilot": "0.1.0", "numpy": "1.26"},
@@ -242,14 +260,15 @@ class _Builder:
                 centre_y_m=centre[1],
                 width_m=width,
                 height_m=width,
-                angle_rad=0.0,
+                angle_rad=self.angle_rad,
                 chosen_because="the campaign's first window" if index == 0 else "best supported peak",
             ),
         )
         self.frame(index, centre, width, "survey")
         axis = (np.arange(PIXELS) + 0.5) / PIXELS * width - width / 2
-        grid_x, grid_y = np.meshgrid(axis + centre[0], axis + centre[1])
-        xs, ys = grid_x.ravel(), grid_y.ravel()
+        u, v = (a.ravel() for a in np.meshgrid(axis, axis))
+        c, s = np.cos(self.angle_rad), np.sin(self.angle_rad)
+        xs, ys = centre[0] + c * u - s * v, centre[1] + s * u + c * v
         truth = scalar_at(xs, ys)
         std = np.full(xs.size, 0.4e-12)
         taken: list[int] = []
@@ -267,17 +286,18 @@ class _Builder:
             self.spectrum(index, k, choice, xs, ys, truth, std, seeding)
             if k == self.spectra // 2:
                 self.frame(index, centre, width / 4, "reference")
+        some = slice(None) if self.raster else slice(None, None, 3)
         self.add(
             f"map:{index}",
             "dkl_planner",
             PredictedMap(
                 window=index,
-                x_m=xs,
-                y_m=ys,
-                mean=truth * 0.95 + self.noise.normal(0, 3e-14, xs.size),
-                std=std,
+                x_m=xs[some],
+                y_m=ys[some],
+                mean=(truth * 0.95 + self.noise.normal(0, 3e-14, xs.size))[some],
+                std=std[some],
                 observed=self.spectra - 1,
-                shape=(PIXELS, PIXELS),
+                shape=(PIXELS, PIXELS) if self.raster else (),
             ),
         )
         self.run.truth_map = truth.reshape(PIXELS, PIXELS)
@@ -335,7 +355,7 @@ class _Builder:
                 centre_y_m=centre[1],
                 width_m=width,
                 height_m=width,
-                angle_rad=0.0,
+                angle_rad=self.angle_rad,
                 transform=Transform(),
                 began_s=began,
                 ended_s=self.time_s,
