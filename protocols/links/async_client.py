@@ -75,7 +75,6 @@ class AsyncCommandClient:
 
     def reconnect(self, endpoint: str) -> None:
         """Talk to ``endpoint`` from now on; requests that wait for the old one raise LinkLostError."""
-        self._check_open()
         self._carry_out(self._dialogue.session.feed("reconnect"), f"reconnected to {endpoint}")
         self._dialogue.endpoint = endpoint
 
