@@ -1,4 +1,5 @@
-"""``stmgate``: the instrument gateway, guard and worker.  It outlives the daemon; SIGTERM parks the tip first."""
+"""``stmgate``: the instrument gateway, guard and worker.  It outlives the daemon; SIGTERM parks the tip
+first."""
 
 from __future__ import annotations
 
@@ -39,7 +40,10 @@ from protocols.files.state_directory import default_state_directory
     help="Duration of leases whose owner asks for none; 0.5 to 10, never scaled.",
 )
 @click.option(
-    "--safety", default="tcp://127.0.0.1:0", show_default=True, help="Endpoint of the safety socket; port 0: any."
+    "--safety",
+    default="tcp://127.0.0.1:0",
+    show_default=True,
+    help="Endpoint of the safety socket; port 0: any.",
 )
 @click.option(
     "--commands", default="tcp://127.0.0.1:0", show_default=True, help="Endpoint of the command socket."

@@ -276,7 +276,9 @@ class Desk:
             return JobAnswer(job_id=job_id, state=end.state, reason=end.reason, limit=limit)
         found = self._spool.answer(job_id)
         if found is None:
-            raise UsageError(f"there is no job {job_id}.", "It never arrived here, or was forgotten long ago.")
+            raise UsageError(
+                f"there is no job {job_id}.", "It never arrived here, or was forgotten long ago."
+            )
         return found
 
     def _cancel(self, message: CancelJob) -> JobAnswer:
@@ -286,7 +288,12 @@ class Desk:
             self._end_waiting(waiting, "cancel", f"cancelled: {message.reason}")
             return self._query(message.job_id)
         running = self._queue.running
-        if running is not None and running.job_id == message.job_id and running.end is None and not running.cut:
+        if (
+            running is not None
+            and running.job_id == message.job_id
+            and running.end is None
+            and not running.cut
+        ):
             running.cut_kind = "cancel"
             running.cut = f"cancelled: {message.reason}"
             self._executor.interrupt()
@@ -363,6 +370,6 @@ def _require_id(job_id: str) -> None:
 
 
 def _end_at(end: EndOfStream, seq: int) -> EndOfStream:
-    """The end for a reader who needs chunk ``seq``: an interrupted job may have lost lines that were already read."""
+    """The end for a reader who needs chunk ``seq``: an interrupted job may have lost lines that were already
+    read."""
     return end if seq == end.last_seq + 1 else msgspec.structs.replace(end, last_seq=seq - 1)
-

@@ -1,8 +1,7 @@
 """Acts on one job after another with the worker's driver, step by step, inside the interlocks.
-
-Every call that can move or switch something passes the gate; between calls a cancellation, a deadline or a park is
-noticed.  After each job the electronics are read back: what does not stand where the job left it was changed by
-somebody else, and the job fails with what changed.
+ Every call that can move or switch something passes the gate; between calls a cancellation, a deadline or a
+park is noticed.  After each job the electronics are read back: what does not stand where the job left it was
+changed by somebody else, and the job fails with what changed.
 """
 
 from __future__ import annotations
@@ -164,7 +163,8 @@ class Executor:
             log.warning("stop failed", problem=str(problem))
 
     def run(self, job: Job, emit: Callable[[ChunkBody], None]) -> Outcome:
-        """Act on a job.  ``emit`` takes the lines of frames as they come; a sweep's data is in the outcome."""
+        """Act on a job.  ``emit`` takes the lines of frames as they come; a sweep's data is in the
+        outcome."""
         self._acted = False
         self._expected = Expected()
         self._outcome = outcome = Outcome(JobState.FINISHED)

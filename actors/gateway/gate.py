@@ -1,8 +1,7 @@
 """Whether the worker may act on the electronics.
-
-The job thread passes the gate for each call that can move or switch something.  A park order closes it, from another
-thread; from then on nothing passes, and once the call under way (if any) has returned the worker is quiet, which the
-guard waits for before it believes a read-back.
+ The job thread passes the gate for each call that can move or switch something.  A park order closes it, from
+another thread; from then on nothing passes, and once the call under way (if any) has returned the worker is
+quiet, which the guard waits for before it believes a read-back.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ class TipParkedError(UsageError):
 
 
 class Gate:
-    """Closed until the first confirmed park.  ``quiet`` is called (from any thread) with the generation of the
-    park order as soon as nothing acts any more."""
+    """Closed until the first confirmed park.  ``quiet`` is called (from any thread) with the generation of
+    the park order as soon as nothing acts any more."""
 
     def __init__(self, quiet: Callable[[int], None]) -> None:
         self._quiet = quiet

@@ -1,7 +1,6 @@
 """The guard: stop socket, lease, its own connection to the electronics, and nothing else.
-
-Threads: the main thread serves the safety socket (a Stop withdraws on it before anything else); the hands thread
-reads the electronics and carries out parks; one thread listens to the worker.  No job is known here.
+ Threads: the main thread serves the safety socket (a Stop withdraws on it before anything else); the hands
+thread reads the electronics and carries out parks; one thread listens to the worker.  No job is known here.
 """
 
 from __future__ import annotations
@@ -134,7 +133,9 @@ class Guard:
     def __init__(self, options: GuardOptions) -> None:
         self._options = options
         if not SHORTEST_S <= options.lease_s <= LONGEST_S:
-            raise ConfigError(f"--lease-seconds {options.lease_s:g}: {SHORTEST_S} to {LONGEST_S} are possible.")
+            raise ConfigError(
+                f"--lease-seconds {options.lease_s:g}: {SHORTEST_S} to {LONGEST_S} are possible."
+            )
         self._folder = options.state / "gateway"
         self._lock = ProcessLock(options.state, "gateway")
         self._lock.acquire()
@@ -232,7 +233,9 @@ class Guard:
             match message:
                 case Stop():
                     done = self._parker.order(message.reason, "operator")
-                    request.reply(StopAnswer(withdrawn=done.withdrawn, detail=done.detail, took_s=done.took_s))
+                    request.reply(
+                        StopAnswer(withdrawn=done.withdrawn, detail=done.detail, took_s=done.took_s)
+                    )
                     log.warning("stop", reason=message.reason, peer=request.peer, took_s=done.took_s)
                 case AcquireLease():
                     self._acquire(request, message)
@@ -398,7 +401,9 @@ class Guard:
             self._approaching = job_id
             if not self._parker.engage():
                 self._approaching = ""
-                raise RefusedError(f"the tip is not parked yet ({self._parker.state}).", refusal_code="parking")
+                raise RefusedError(
+                    f"the tip is not parked yet ({self._parker.state}).", refusal_code="parking"
+                )
         except TunnelpilotError as problem:
             log.warning("engage refused", job=job_id, reason=str(problem))
             return EngageAnswer(job_id=job_id, granted=False, code=problem.code, reason=problem.text)
@@ -480,9 +485,7 @@ class Guard:
         while self._worker_starts and now - self._worker_starts[0] > RESTARTS_WITHIN_S:
             self._worker_starts.popleft()
         if len(self._worker_starts) > RESTARTS:
-            self._worker_given_up = (
-                f"it ended {len(self._worker_starts)} times in {RESTARTS_WITHIN_S:g} s, last: {worker.last_words()}"
-            )
+            self._worker_given_up = f"it ended {len(self._worker_starts)} times in {RESTARTS_WITHIN_S:g} s, last: {worker.last_words()}"
             self._set_alarm("worker", f"worker: {self._worker_given_up}")
             log.error("worker is not started again", reason=self._worker_given_up)
             return

@@ -1,8 +1,7 @@
 """What the tip may not be asked to do.  Interlocks refuse, they never clamp.
-
-``check_recipe`` looks at a recipe alone, when it is submitted; ``check_against_state`` looks at it together with what
-the electronics say just before it is acted on.  Both raise LimitError whose details name the limit as in the limits
-file, the value and what is allowed.  All quantities are SI, coordinates are the piezo's.
+ ``check_recipe`` looks at a recipe alone, when it is submitted; ``check_against_state`` looks at it together
+with what the electronics say just before it is acted on.  Both raise LimitError whose details name the limit
+as in the limits file, the value and what is allowed.  All quantities are SI, coordinates are the piezo's.
 """
 
 from __future__ import annotations
@@ -35,6 +34,10 @@ MAXIMUM_POINTS = 100_000
 
 MAXIMUM_BIASES = 64
 """Most images of one job."""
+
+
+RAMP_V_S = 4.0
+"""Electronics go to the start of a sweep and back at a pace of their own; no faster one is reckoned with."""
 
 
 def require(
@@ -103,7 +106,7 @@ def feedback_off_s(spectrum: SpectrumRecipe, limits: Limits) -> float:
     ramps += abs(end_v - spectrum.stabilise_bias_v)
     if not spectrum.backward:
         ramps += abs(spectrum.stop_v - spectrum.start_v) * (spectrum.repeats - 1)
-    return spectrum.sweep_duration_s + ramps / limits.bias_slew
+    return spectrum.sweep_duration_s + ramps / min(limits.bias_slew, RAMP_V_S)
 
 
 def duration_s(recipe: Recipe, limits: Limits) -> float:
@@ -249,9 +252,7 @@ def _check_feedback_off(seconds: float, limits: Limits, info: DriverInfo) -> Non
     require("feedback_off_drift_max", what, drift, 0.0, limits.feedback_off_drift_max)
 
 
-def _check_polarity_change(
-    state: InstrumentState, bias_v: float, limits: Limits, info: DriverInfo
-) -> None:
+def _check_polarity_change(state: InstrumentState, bias_v: float, limits: Limits, info: DriverInfo) -> None:
     """Going to the other polarity needs feedback off for as long as the ramp takes."""
     if state.withdrawn or not state.feedback or state.bias_v * bias_v > 0:
         return
@@ -286,7 +287,9 @@ def _check_spectrum(spectrum: SpectrumRecipe, limits: Limits, info: DriverInfo) 
     rate = abs(spectrum.stop_v - spectrum.start_v) / ((spectrum.points - 1) * spectrum.dwell_s)
     require("bias_slew", "the slew of the sweep", rate, 0.0, limits.bias_slew)
     offset_toward = -spectrum.z_offset_m
-    require("z_offset_toward_max", "the offset toward the sample", offset_toward, None, limits.z_offset_toward_max)
+    require(
+        "z_offset_toward_max", "the offset toward the sample", offset_toward, None, limits.z_offset_toward_max
+    )
     _check_feedback_off(feedback_off_s(spectrum, limits), limits, info)
 
 

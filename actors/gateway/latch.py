@@ -35,7 +35,7 @@ class Latch:
 
     @property
     def state(self) -> str:
-        """"open" or "latched"."""
+        """ "open" or "latched"."""
         return self._machine.state
 
     @property

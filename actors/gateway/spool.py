@@ -1,12 +1,10 @@
 """The worker's spool: ids, intents and results on disk until the journal has them.
-
-SQLite in WAL mode with ``synchronous=FULL`` through apsw (whose bundled SQLite is free of the WAL-reset race), one
-writing connection.  When ``commit`` has returned, the fsync has.  The same connection is used from the worker's two
-threads, one at a time.
-
-A measurement is finished when the transaction that holds its last chunk and its final state has been committed.  The
-data is kept until the journal acknowledges it; the id is remembered for 30 days more, so that a repeated id is
-answered and never acted on again.
+ SQLite in WAL mode with ``synchronous=FULL`` through apsw (whose bundled SQLite is free of the WAL-reset
+race), one writing connection.  When ``commit`` has returned, the fsync has.  The same connection is used from
+the worker's two threads, one at a time.
+ A measurement is finished when the transaction that holds its last chunk and its final state has been
+committed.  The data is kept until the journal acknowledges it; the id is remembered for 30 days more, so that
+a repeated id is answered and never acted on again.
 """
 
 from __future__ import annotations
@@ -122,7 +120,9 @@ class Spool:
             verdict = self._db.pragma("quick_check")
             if verdict != "ok":
                 raise StorageError(
-                    f"the spool {path} is damaged: {verdict}.", "Move it away and start again.", path=str(path)
+                    f"the spool {path} is damaged: {verdict}.",
+                    "Move it away and start again.",
+                    path=str(path),
                 )
             with self._db:
                 self._db.execute(_SCHEMA)
@@ -132,9 +132,7 @@ class Spool:
                 "If it is damaged, move it away and start again.",
                 path=str(path),
             ) from problem
-        self._stored_bytes = cast(
-            int, self._one("select coalesce(sum(length(body)), 0) from chunks") or 0
-        )
+        self._stored_bytes = cast(int, self._one("select coalesce(sum(length(body)), 0) from chunks") or 0)
 
     def close(self) -> None:
         """Close the file."""
@@ -197,7 +195,9 @@ class Spool:
                     time.time(),
                 ),
             )
-            self._write_end(EndOfStream(job_id=job_id, last_seq=-1, state=JobState.REFUSED, reason=reason), limit)
+            self._write_end(
+                EndOfStream(job_id=job_id, last_seq=-1, state=JobState.REFUSED, reason=reason), limit
+            )
 
     def begin(self, job_id: str) -> None:
         """The intent: from here on a restart says that it was under way."""
@@ -245,7 +245,8 @@ class Spool:
         """What is known of an id."""
         with self._lock:
             rows = self._all(
-                "select state, reason, limit_name, recipe, digest, acknowledged_s from jobs where id = ?", (job_id,)
+                "select state, reason, limit_name, recipe, digest, acknowledged_s from jobs where id = ?",
+                (job_id,),
             )
         if not rows:
             return None
@@ -352,7 +353,9 @@ class Spool:
             except _DISK_TROUBLE as problem:
                 self._roll_back(stored)
                 raise DiskFullError(
-                    f"the spool {self.path} could not be written: {problem}.", "Make room.", path=str(self.path)
+                    f"the spool {self.path} could not be written: {problem}.",
+                    "Make room.",
+                    path=str(self.path),
                 ) from problem
             except apsw.ConstraintError as problem:
                 self._roll_back(stored)
@@ -395,5 +398,3 @@ class Spool:
 
     def _all(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         return list(self._db.execute(sql, bindings))
-
-

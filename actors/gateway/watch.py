@@ -34,7 +34,8 @@ class Watch:
         self._above_since_s = None
 
     def look(self, state: InstrumentState, *, approaching: bool, crash_seen: bool) -> Finding | None:
-        """What latches.  ``approaching``: Z is on its way from the withdrawn position, its place means nothing.
+        """What latches.  ``approaching``: Z is on its way from the withdrawn position, its place means
+        nothing.
 
         A trip needs feedback on and |I| above the larger of ten setpoints and ``trip_current``, or at the
         preamplifier's rail, in at least two readings ``trip_time`` apart on the instrument's clock.  Within a

@@ -1,7 +1,6 @@
 """Carries out the park: the table of ``protocols.states.park`` against a driver.
-
-``order`` may come from any thread: it withdraws on the caller's thread before anything else.  The remaining steps
-are done by ``step``, called by one thread until ``busy`` is false.
+ ``order`` may come from any thread: it withdraws on the caller's thread before anything else.  The remaining
+steps are done by ``step``, called by one thread until ``busy`` is false.
 """
 
 from __future__ import annotations
@@ -24,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 0.02
 """Pause between repeated steps."""
+
+TRAVEL_S = 2.0
+"""A tip that goes up may take so long to arrive before the park counts as not coming true."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Parker:
         self._pending = ""
         self._ticket = 0
         self._attempts = 0
+        self._withdrawn_s = 0.0
         self.wanted = threading.Event()
         """Set while there are steps to do."""
         self.generation = 0
@@ -147,6 +150,7 @@ class Parker:
 
     def _withdraw(self) -> Withdrawal:
         began = time.perf_counter()
+        self._withdrawn_s = time.monotonic()
         with self._withdrawing:
             try:
                 self._driver().withdraw()
@@ -161,11 +165,14 @@ class Parker:
         except (TunnelpilotError, OSError) as problem:
             self._say(f"read-back failed: {problem}")
             return "failed"
-        self.last_state = found
+        before, self.last_state = self.last_state, found
         if found.withdrawn and not found.feedback and not found.sweeping and not found.scanning:
             if self._is_silent():
                 return "good"
             time.sleep(RETRY_S / 4)  # read again: nothing counts while the worker may still act
+            return ""
+        if self._goes_up(found, before):
+            time.sleep(RETRY_S / 4)
             return ""
         if self._machine.state not in {"probing", "probing again"}:
             self._say(
@@ -173,6 +180,13 @@ class Parker:
                 f"scanning {found.scanning}, z {found.z_m:.3e} m"
             )
         return "bad"
+
+    def _goes_up(self, found: InstrumentState, before: InstrumentState | None) -> bool:
+        """Whether the retraction is under way and wants nothing but time."""
+        if found.feedback or found.sweeping or found.scanning or before is None:
+            return False
+        rising = found.z_m > before.z_m
+        return rising and time.monotonic() - self._withdrawn_s < TRAVEL_S
 
     def _rest(self) -> None:
         driver = self._driver()

@@ -1,7 +1,6 @@
 """The worker: queue, job thread, spool, command and data sockets, its own connection to the electronics.
-
-Threads: the main thread owns the sockets; the job thread acts; the link thread beats with the guard.  If the guard
-vanishes, the link thread withdraws at once, the park is carried through, and the process ends.
+ Threads: the main thread owns the sockets; the job thread acts; the link thread beats with the guard.  If the
+guard vanishes, the link thread withdraws at once, the park is carried through, and the process ends.
 """
 
 from __future__ import annotations
@@ -52,10 +51,12 @@ STALLED_S = 5.0
 """A job that is still acted on so long after its deadline has the tip parked."""
 
 QUIET_WITHIN_S = 2.0
-"""When the guard is gone and the job thread's call does not return within this time, a new connection is opened."""
+"""When the guard is gone and the job thread's call does not return within this time, a new connection is
+opened."""
 
 CONFIRM_WITHIN_S = 60.0
-"""When the guard is gone: the worker goes on trying to park for so long before it ends without confirmation."""
+"""When the guard is gone: the worker goes on trying to park for so long before it ends without
+confirmation."""
 
 
 class Worker:
@@ -166,7 +167,9 @@ class Worker:
 
     def _statistics(self) -> tuple[int, int]:
         commands, streams = self._commands.statistics, self._streams.statistics
-        malformed = sum(found[k] for found in (commands, streams) for k in ("malformed", "unknown", "version"))
+        malformed = sum(
+            found[k] for found in (commands, streams) for k in ("malformed", "unknown", "version")
+        )
         return streams["open"], malformed
 
     def _look_for_stalled_job(self, now_s: float) -> None:

@@ -1,4 +1,5 @@
-"""The worker's end of the link to its guard: a thread of its own that beats, listens, and parks when the guard is gone."""
+"""The worker's end of the link to its guard: a thread of its own that beats, listens, and parks when the
+guard is gone."""
 
 from __future__ import annotations
 
@@ -34,8 +35,9 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerLink(GuardLink):
-    """``parking`` and ``parked`` are called from the link's thread with the generation and the reason; ``leave`` when
-    the guard says so; ``guard_gone`` once, when it has died or fallen silent.  ``beat`` gives the next heartbeat."""
+    """``parking`` and ``parked`` are called from the link's thread with the generation and the reason;
+    ``leave`` when the guard says so; ``guard_gone`` once, when it has died or fallen silent.  ``beat`` gives
+    the next heartbeat."""
 
     def __init__(
         self,

@@ -1,7 +1,6 @@
 """The gateway's limits file: TOML, one key per limit, quantities with their unit (``setpoint_max = "5nA"``).
-
-Limits refuse, they never clamp.  They live in this file alone: no message widens them, and a campaign may only
-narrow them (``narrowed``).  Every key must be there, so that nobody measures under a limit he never saw.
+ Limits refuse, they never clamp.  They live in this file alone: no message widens them, and a campaign may
+only narrow them (``narrowed``).  Every key must be there, so that nobody measures under a limit he never saw.
 """
 
 from __future__ import annotations
@@ -199,7 +198,9 @@ def narrowed(limits: Limits, values: dict[str, float], source: str) -> Limits:
         present = getattr(limits, key)
         if (value > present) if field.narrower == "smaller" else (value < present):
             way = "at most" if field.narrower == "smaller" else "at least"
-            wrong.append(f"{key}: {_text(value, field)} would widen the limit ({way} {_text(present, field)})")
+            wrong.append(
+                f"{key}: {_text(value, field)} would widen the limit ({way} {_text(present, field)})"
+            )
     if wrong:
         listed = "".join(f"\n  {line}" for line in wrong)
         raise ConfigError(f"{source}, limits:{listed}", "A campaign may only narrow the gateway's limits.")

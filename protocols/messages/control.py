@@ -120,9 +120,9 @@ class GuardStatus(Message, frozen=True, kw_only=True):
     commands_endpoint: str = ""
     data_endpoint: str = ""
     last_park_cause: str = ""
-    """What kind of reason: "start", "operator", "lease", "released", "worker", "guard", "signal", "job", "trip",
-    "crash", "z-end", "no-surface", "driver", "found-engaged", "found-withdrawn".  Only after "start", "lease", "released", "worker",
-    "guard" and "signal" may a run engage again by itself."""
+    """What kind of reason: "start", "operator", "lease", "released", "worker", "signal", "job", "trip",
+    "crash", "z-end", "no-surface", "driver", "found-engaged", "found-withdrawn".  A run may engage again by
+    itself only after "start", "lease", "released", "worker" and "signal"."""
     lease: str = ""
     """State name of the lease table."""
 

@@ -1,11 +1,10 @@
 """Who owns the tip.
-
-Only the guard runs this table, on its own monotonic clock.  ``free``: nobody owns the tip and it is parked.
-``held``: one owner, under the epoch that was written to disk before it was granted.  ``handover``: the owner let
-go without parking; somebody must take over before the lease would have run out.  ``ending``: the lease ran out, was
-taken away or given back, and the park is not yet confirmed; nobody is admitted.
-
-The guard's own start counts as ``ending``: whoever owned the tip before, it is parked before anybody is admitted.
+ Only the guard runs this table, on its own monotonic clock.  ``free``: nobody owns the tip and it is parked.
+``held``: one owner, under the epoch that was written to disk before it was granted.  ``handover``: the owner
+let go without parking; somebody must take over before the lease would have run out.  ``ending``: the lease
+ran out, was taken away or given back, and the park is not yet confirmed; nobody is admitted.
+ The guard's own start counts as ``ending``: whoever owned the tip before, it is parked before anybody is
+admitted.
 """
 
 from __future__ import annotations
@@ -39,4 +38,5 @@ LEASE_TABLE = Table(
         },
     },
 )
-"""Renewals and releases with an epoch that is not the present owner's never reach the table: they are refused."""
+"""Renewals and releases with an epoch that is not the present owner's never reach the table: they are
+refused."""
