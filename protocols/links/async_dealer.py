@@ -14,7 +14,7 @@ from protocols.links.sockets import connect_dealer
 FAIR_SHARE = 64
 """Frames taken before the loop's other tasks get their turn; a ready ``recv`` does not yield by itself."""
 
-POLL_S = 0.1
+POLL_MS = 100
 
 
 class AsyncDealer:
@@ -46,8 +46,8 @@ class AsyncDealer:
             LinkLostError: the dealer was closed meanwhile.
         """
         async with self._sending:
-            while not await self._writable() or not self.send_if_possible(data):
-                pass
+            while not self.send_if_possible(data):
+                await self._writable()
 
     async def try_send(self, data: bytes, timeout_s: float) -> bool:
         """Send; False if there was no connection for ``timeout_s``, or the dealer was closed."""
@@ -62,8 +62,11 @@ class AsyncDealer:
         """Send now; False if there is no connection."""
         if self._socket.closed:
             return False
-        sending = self._socket.send(data, zmq.NOBLOCK)  # done when it returns
-        return isinstance(sending, asyncio.Future) and sending.exception() is None
+        sending = asyncio.ensure_future(self._socket.send(data, zmq.NOBLOCK))
+        if sending.done():
+            return sending.exception() is None
+        sending.cancel()  # it was queued behind somebody who waits for a connection
+        return False
 
     def close(self) -> asyncio.Task[None]:
         """Close the socket; returns the receive task, which is about to end."""
@@ -71,12 +74,12 @@ class AsyncDealer:
         self._socket.close()
         return self._task
 
-    async def _writable(self) -> bool:
-        """Whether there is a connection, after waiting for one for a moment."""
+    async def _writable(self) -> None:
+        """Wait a moment for a connection."""
         if not self._socket.closed:
             try:
-                timeout_ms = round(POLL_S * 1000)
-                return bool(await self._socket.poll(timeout_ms, zmq.POLLOUT))  # type: ignore[call-arg]  # stub
+                await self._socket.poll(POLL_MS, zmq.POLLOUT)  # type: ignore[call-arg]  # the stub lacks it
+                return
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not self._socket.closed or task is None or task.cancelling():
