@@ -18,6 +18,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
+from scipy.spatial import cKDTree
 
 from actors.analysis.levelling import level
 from actors.journal.run_data import WindowData, curve
@@ -29,6 +30,8 @@ P = ParamSpec("P")
 
 NM = 1e9
 DPI = 130
+_IMAGE_PIXELS = 240
+"""Side of the image of a map whose candidates form no raster."""
 INK = "#1d2733"
 ACCENT = "#d1344b"
 """The best point, everywhere."""
@@ -149,7 +152,10 @@ def value_map(
             *(a.reshape(values.shape) for a in (x, y, z)), shading="nearest", rasterized=True, **style
         )
     else:
-        drawn = axes.scatter(x, y, c=z, s=_marker_area(axes, window.opened, z.size), marker="s", **style)
+        extent = (*axes.get_xlim(), *axes.get_ylim())
+        image = _nearest(window.opened, extent, x, y, z)
+        drawn = axes.imshow(image, origin="lower", extent=extent, aspect="auto", **style)
+        axes.set_aspect("equal", anchor="N")
     if points:
         axes.scatter(
             [m.spectrum.sample_x_m * NM for m in window.points],
@@ -393,10 +399,28 @@ def _mark_best(axes: Any, window: WindowData) -> None:
         axes.scatter([x], [y], s=150, facecolors="none", edgecolors=ACCENT, linewidths=1.6, zorder=5)
 
 
-def _marker_area(axes: Any, window: WindowOpened, count: int) -> float:
-    """Marker size (points squared) at which ``count`` squares about fill the window."""
-    spacing = np.sqrt(window.width_m * window.height_m / max(count, 1)) / window.width_m
-    return float((spacing * 3.0 * 72) ** 2)
+def _nearest(
+    window: WindowOpened,
+    extent: tuple[float, ...],
+    x: npt.NDArray[np.float64],
+    y: npt.NDArray[np.float64],
+    z: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """An image over ``extent`` (nm): each pixel of the window has the value of the nearest candidate."""
+    across, up = (
+        a.ravel()
+        for a in np.meshgrid(
+            np.linspace(extent[0], extent[1], _IMAGE_PIXELS), np.linspace(extent[2], extent[3], _IMAGE_PIXELS)
+        )
+    )
+    _, nearest = cKDTree(np.stack([x, y], axis=1)).query(np.stack([across, up], axis=1))
+    image = z[nearest].astype(float)
+    dx, dy = across - window.centre_x_m * NM, up - window.centre_y_m * NM
+    c, s = np.cos(window.angle_rad), np.sin(window.angle_rad)
+    outside = np.abs(c * dx + s * dy) > window.width_m * NM / 2
+    outside |= np.abs(c * dy - s * dx) > window.height_m * NM / 2
+    image[outside & ~np.isclose(window.angle_rad, 0)] = np.nan
+    return image.reshape(_IMAGE_PIXELS, _IMAGE_PIXELS)
 
 
 def _colours(name: str, count: int) -> list[Any]:
