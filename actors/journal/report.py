@@ -27,22 +27,15 @@ from typing import Any
 
 import numpy as np
 
-from actors.journal import figures, page
-from actors.journal.figures import MapValues
+from actors.journal import curves, maps, page
+from actors.journal.maps import MapValues
 from actors.journal.reader import JournalReader, Measurement
+from actors.journal.report_words import event, label_words, measured_rows, recipe_rows, sample_words
 from actors.journal.run_data import RunData, WindowData, load
-from actors.journal.wording import duration, exact, explain, nm, place, scalar_name, scalar_words, si
-from protocols.messages.records import (
-    DriftMeasured,
-    Fault,
-    Label,
-    OperatorAction,
-    RunState,
-    StoredRecord,
-)
+from actors.journal.wording import duration, explain, nm, place, scalar_name, scalar_words, si
+from protocols.messages.records import DriftMeasured
 
 BEST_POINTS = 12
-HOLDS = frozenset({"held", "paused"})
 
 
 def write_report(reader: JournalReader, path: Path, truth: Mapping[str, Any] | None = None) -> Path:
@@ -116,7 +109,7 @@ class _Report:
             f"{self.value(spectrum.scalar)} ({self.name})"
         )
         if best.label is not None:
-            words += f"; the classifier says {_label(best.label)}"
+            words += f"; the classifier says {label_words(best.label)}"
         words += "."
         target = self.truth.get("target")
         if target:
@@ -209,7 +202,7 @@ class _Report:
         """Topograph, measured, predicted, uncertainty, truth: the same axes."""
         shown = [
             page.picture(
-                figures.topograph(window),
+                maps.topograph(window),
                 "Plane taken out; dots: the spectra, coloured by their order. The best point is ringed in "
                 "red, here and in the other maps.",
             )
@@ -219,11 +212,11 @@ class _Report:
         if predicted is not None:
             mean = MapValues(predicted.x_m, predicted.y_m, sign * np.asarray(predicted.mean), predicted.shape)  # type: ignore[arg-type]
         true = self.truth_maps.get(window.opened.index)
-        limits = figures.map_limits(window, [m for m in (mean, true) if m is not None], sign)
+        limits = maps.map_limits(window, [m for m in (mean, true) if m is not None], sign)
         unit = self.run.unit
         shown.append(
             page.picture(
-                figures.measured_map(window, self.name, unit, sign, limits),
+                maps.measured_map(window, self.name, unit, sign, limits),
                 "One dot for each spectrum; grey crosses do not count as data.",
             )
         )
@@ -233,11 +226,11 @@ class _Report:
             high = float(finite.max()) if finite.size else 1.0
             shown += [
                 page.picture(
-                    figures.value_map(window, "Predicted", mean, self.name, unit, limits),
+                    maps.value_map(window, "Predicted", mean, self.name, unit, limits),
                     f"By the model, from {predicted.observed} points; same colours as measured.",
                 ),
                 page.picture(
-                    figures.value_map(
+                    maps.value_map(
                         window, "Uncertainty", std, "standard deviation", unit, (0.0, high), "magma"
                     ),
                     "One standard deviation of the prediction: dark is well known.",
@@ -246,7 +239,7 @@ class _Report:
         if true is not None:
             shown.append(
                 page.picture(
-                    figures.value_map(window, "Truth", true, self.name, unit, limits, points=False),
+                    maps.value_map(window, "Truth", true, self.name, unit, limits, points=False),
                     "Opened after the run and never seen by the planner; same colours as measured.",
                 )
             )
@@ -256,8 +249,8 @@ class _Report:
         """Spectra of the best points, and how the window went."""
         section = self.campaign.scalar
         shaded = "" if section.kind == "bandgap" else " Shaded: the bias range of the scalar."
-        best = figures.best_spectra(window, section)
-        progress = figures.progress(window, self.name, self.run.unit, self.run.sign)
+        best = curves.best_spectra(window, section)
+        progress = curves.progress(window, self.name, self.run.unit, self.run.sign)
         return page.picture(
             best, f"Spectra of the best points of this window (no. 1 is the ringed one).{shaded}", wide=True
         ) + page.picture(
@@ -290,7 +283,7 @@ class _Report:
             if decision
             else "asked for by a person"
         )
-        said = _label(label) if label else "none"
+        said = label_words(label) if label else "none"
         return (
             rank,
             f"{spectrum.sample_x_m * 1e9:.2f}",
@@ -311,7 +304,7 @@ class _Report:
         return page.section(
             "Decisions",
             page.picture(
-                figures.decision_times(windows),
+                curves.decision_times(windows),
                 "Wall time of each decision. The microscope measures meanwhile and waits only where "
                 "one takes longer than the spectra under way.",
                 wide=True,
@@ -348,7 +341,7 @@ class _Report:
             for t, d in timed
         ]
         picture = (
-            page.picture(figures.drift(timed), "Offset of the sample.", wide=True) if len(timed) > 1 else ""
+            page.picture(curves.drift(timed), "Offset of the sample.", wide=True) if len(timed) > 1 else ""
         )
         head = ("instrument time", "shift x (nm)", "shift y (nm)", "confidence", "believed", "note")
         return page.section(
@@ -373,30 +366,29 @@ class _Report:
 
     def events(self) -> str:
         """Faults, holds, people, attempts without result."""
-        rows = sorted(
-            [
-                *[(r, "fault", _fault(r)) for r in self.run.faults],
-                *[(r, "operator", _operator(r)) for r in self.run.operator_actions],
-                *[(r, "hold", _state(r)) for r in self.run.states if _is_hold(r)],
-                *[(r, "attempt", _attempt(r)) for r in self.run.ended_attempts],
-                *[(m, "revoked", w) for m, w in self.revoked()],
-            ],
-            key=lambda row: row[0].seq,
-        )
+        run = self.run
+        records = [*run.faults, *run.operator_actions, *run.states, *run.ended_attempts]
+        told = [(r.seq, r.wall_s, *words) for r in records if (words := event(r)) is not None]
+        rows = sorted([*told, *self.revoked()])
         if not rows:
             quiet = page.paragraph("Nothing broke, nobody interfered, the run never held.")
             return page.section("Faults, holds and operator actions", quiet, anchor="events")
-        shown = [(duration(r.wall_s - self.started_s), kind, words) for r, kind, words in rows]
+        shown = [(duration(wall - self.started_s), kind, words) for _, wall, kind, words in rows]
         return page.section(
             "Faults, holds and operator actions",
             page.table(("after", "what", ""), shown, "log"),
             anchor="events",
         )
 
-    def revoked(self) -> list[tuple[Any, str]]:
-        """Points that were judged invalid later."""
+    def revoked(self) -> list[tuple[int, float, str, str]]:
+        """Points that were judged invalid later: (number, wall time, kind, words)."""
         return [
-            (m, f"{m.spectrum.job_id} no longer counts: {m.validity.reason} (said {m.validity.by})")
+            (
+                m.seq,
+                m.wall_s,
+                "revoked",
+                f"{m.spectrum.job_id} no longer counts: {m.validity.reason} (said {m.validity.by})",
+            )
             for m in self.run.measurements
             if m.validity is not None and not m.valid
         ]
@@ -408,14 +400,14 @@ class _Report:
         sample, started = self.campaign.instrument.sample, self.run.started
         first = [
             page.paragraph(words)
-            for words in self.truth.get("recorded", _sample_words(sample, started.simulated))
+            for words in self.truth.get("recorded", sample_words(sample, started.simulated))
         ]
         first += [page.paragraph(words) for words in self.truth.get("added", ())]
         model = next((m.label.model for m in reversed(self.run.measurements) if m.label is not None), "")
         training = self.campaign.classifier.training or "nothing: it is untrained and says so"
         kernel = self.campaign.planner.kernel
         rows = [
-            *_measured_rows(sample, started.simulated, started.time_scale),
+            *measured_rows(sample, started.simulated, started.time_scale),
             ("positions", "computed", "piezo coordinates commanded by the gateway, less the measured drift"),
             (self.name, "computed", "from each spectrum, by the formula of the campaign"),
             ("labels", "predicted", f"by the classifier {model or '(none)'}, trained on: {training}"),
@@ -433,38 +425,14 @@ class _Report:
 
     def appendix(self) -> str:
         """Recipe, limits, versions, campaign."""
-        started, recipe = self.run.started, self.campaign.spectrum
-        lines = [
-            (
-                "stabilised at",
-                f"{exact(recipe.stabilise_bias_v, 'V')}, {exact(recipe.stabilise_current_a, 'A')}",
-            ),
-            ("settling", exact(recipe.settle_s, "s")),
-            ("Z offset", f"{recipe.z_offset_m * 1e12:.0f} pm"),
-            ("sweep", f"{exact(recipe.start_v, 'V')} to {exact(recipe.stop_v, 'V')}, {recipe.points} points"),
-            (
-                "dwell",
-                f"{exact(recipe.dwell_s, 's')} per point, {recipe.repeats} "
-                f"{'sweep' if recipe.repeats == 1 else 'sweeps'}, "
-                f"{'forward and backward' if recipe.backward else 'forward only'}",
-            ),
-        ]
-        if recipe.lockin is not None:
-            lockin = recipe.lockin
-            lines.append(
-                (
-                    "lock-in",
-                    f"{exact(lockin.amplitude_v, 'V')} peak, {exact(lockin.frequency_hz, 'Hz')}, "
-                    f"time constant {exact(lockin.time_constant_s, 's')}",
-                )
-            )
+        started = self.run.started
         figures_known = self.run.conclusion.figures if self.run.conclusion is not None else {}
         more = [(k.replace("_", " "), f"{v:.6g}") for k, v in sorted(figures_known.items())]
         versions = [(k, v) for k, v in sorted(started.versions.items())]
         limits = [(k, f"{v:g}") for k, v in sorted(started.limits.items())]
         return page.section(
             "Recipe and settings",
-            page.table(("", ""), lines),
+            page.table(("", ""), recipe_rows(self.campaign.spectrum)),
             page.details("Figures of the run", page.table(("", ""), more)) if more else "",
             page.details("Limits of the gateway in force (SI units)", page.table(("", ""), limits))
             if limits
@@ -485,63 +453,3 @@ def _truth_map(given: Mapping[str, Any]) -> MapValues:
     return MapValues(
         np.asarray(given["x_m"], dtype=float), np.asarray(given["y_m"], dtype=float), values, shape
     )
-
-
-def _sample_words(sample: str, simulated: bool) -> list[str]:
-    if sample.startswith("recorded:"):
-        return [
-            "Recorded: the topograph and every spectrum come from a CITS grid measured on a real surface. "
-            "They are served at the grid's own points only, never interpolated.",
-            "Added by the simulated microscope: when things happen (travel, settling, sweeps), and the way "
-            "the tip is driven.",
-        ]
-    if simulated:
-        return [
-            f"Nothing here was measured on a real surface: the sample “{sample}”, its spectra and the "
-            "microscope are simulated."
-        ]
-    return ["Everything measured here was recorded on the microscope."]
-
-
-def _measured_rows(sample: str, simulated: bool, time_scale: float) -> list[tuple[str, str, str]]:
-    clock = "in real time"
-    if time_scale != 1:
-        clock = f"on an instrument clock {time_scale:g} times faster than the wall clock"
-    if sample.startswith("recorded:"):
-        return [
-            ("spectra, topograph", "recorded", "on a real surface, served by the simulated microscope"),
-            ("instrument times", "added", f"by the simulated microscope, {clock}"),
-        ]
-    source = "simulated" if simulated else "recorded"
-    return [("spectra, frames, instrument times", source, f"as the gateway delivered them, {clock}")]
-
-
-def _label(label: Label) -> str:
-    sure = f" ({100 * label.confidence:.0f} % sure)" if label.confidence > 0 else ""
-    return f"“{label.label}”{sure}"
-
-
-def _is_hold(record: StoredRecord) -> bool:
-    return isinstance(record.body, RunState) and record.body.state in HOLDS
-
-
-def _fault(record: StoredRecord) -> str:
-    body = record.body
-    return f"{body.actor}: {body.what}; {body.action}" if isinstance(body, Fault) else ""
-
-
-def _operator(record: StoredRecord) -> str:
-    body = record.body
-    if not isinstance(body, OperatorAction):
-        return ""
-    words = " ".join([body.command, *(f"{k}={v}" for k, v in body.arguments.items())])
-    return f"{words}: {body.outcome}"
-
-
-def _state(record: StoredRecord) -> str:
-    return f"{record.body.state}: {record.body.reason}" if isinstance(record.body, RunState) else ""
-
-
-def _attempt(record: StoredRecord) -> str:
-    body = record.body
-    return f"{getattr(body, 'job_id', '')} {getattr(body, 'state', '')}: {getattr(body, 'reason', '')}"
