@@ -54,6 +54,9 @@ FOUND = 0.5
 PARK_WITHIN_S = 30.0
 """A park job waits so long for the guard's confirmation."""
 
+ORDER_WITHIN_S = 0.2
+"""An order to park follows the withdrawal within this time, if it was the guard's."""
+
 ANSWER_WITHIN_S = 2.0
 """The guard answers an engage within this time."""
 
@@ -241,6 +244,8 @@ class Executor:
     def _judge(self, job: Job, problem: TunnelpilotError) -> None:
         """The final state of a job that did not go well."""
         outcome = self._outcome
+        if isinstance(problem, DriverError):
+            self._await_order_of_withdrawal()
         if self._gate.closed and not isinstance(job.recipe, Park):
             reason = f"parked: {self._gate.reason}"
             outcome.state = JobState.INTERRUPTED
@@ -262,6 +267,18 @@ class Executor:
             outcome.state = JobState.OUTCOME_UNKNOWN
         outcome.reason = reason
         log.warning("job ended badly", job=job.job_id, state=outcome.state.value, reason=reason)
+
+    def _await_order_of_withdrawal(self) -> None:
+        """A withdrawal reaches the electronics before its order reaches us: see whether it made the call fail."""
+        try:
+            withdrawn = self._read().withdrawn or not self._state_is_engaged()
+        except (TunnelpilotError, OSError):
+            return
+        if withdrawn and self._engage.state != "withdrawn":
+            self._gate.wait_closed(ORDER_WITHIN_S)
+
+    def _state_is_engaged(self) -> bool:
+        return self._state is not None and self._state.feedback
 
     def _check_left_as_expected(self, job: Job) -> None:
         """Compare the electronics with how the job left them.

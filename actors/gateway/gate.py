@@ -30,7 +30,7 @@ class Gate:
         self._generation = 0
         self.reason = "the gateway has just started"
         self._closed = True
-        self._opened = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)
 
     @property
     def closed(self) -> bool:
@@ -80,6 +80,7 @@ class Gate:
         with self._lock:
             self._closed = True
             self._generation, self.reason = generation, reason
+            self._changed.notify_all()
             quiet_now = not self._acting
         if quiet_now:
             self._quiet(generation)
@@ -89,7 +90,7 @@ class Gate:
         with self._lock:
             if generation >= self._generation:
                 self._closed = False
-                self._opened.notify_all()
+                self._changed.notify_all()
 
     def abandon(self) -> None:
         """The call under way hangs in a connection that was given up: it acts no more."""
@@ -99,7 +100,12 @@ class Gate:
     def wait_open(self, timeout_s: float) -> bool:
         """Wait until the park is confirmed."""
         with self._lock:
-            return self._opened.wait_for(lambda: not self._closed, timeout_s)
+            return self._changed.wait_for(lambda: not self._closed, timeout_s)
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Wait for the order that goes with a withdrawal already seen."""
+        with self._lock:
+            return self._changed.wait_for(lambda: self._closed, timeout_s)
 
     def _require_open(self) -> None:
         if self._closed:

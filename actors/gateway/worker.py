@@ -298,6 +298,7 @@ class Worker:
             confirmed=lambda generation: parked.set(),
             alarm=lambda text: log.error("parking without a guard", problem=text) if text else None,
         )
+        self._gate.close(self._gate.generation + 1, f"the guard is gone: {reason}")
         parker.generation = self._gate.generation
         parker.order(f"the guard is gone: {reason}", "guard")
         self._discard_reason = "parked (the guard is gone)"
