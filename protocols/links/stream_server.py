@@ -215,16 +215,14 @@ class StreamServer:
         """Book, then send; False if the stream is over."""
         if isinstance(item, EndOfStream):
             stream.sender.finished(item.last_seq)
-            if self._send(stream.identity, stream.request_id, item):
-                self._forget(key, "ends")
-            else:
-                self._forget(key, "closed")
+            self._forget(key, "ends")  # a reader that misses the end opens the stream again
+            self._send(stream.identity, stream.request_id, item)
             return False
         stream.sender.sent(item.seq)
+        self._counts["chunks"] += 1
         if not self._send(stream.identity, stream.request_id, item):
             self._forget(key, "closed")
             return False
-        self._counts["chunks"] += 1
         return True
 
     def _forget(self, key: tuple[bytes, str], why: str) -> None:
