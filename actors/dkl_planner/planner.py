@@ -32,6 +32,8 @@ _MIN_POINTS = 3
 """Below this there is nothing to fit: space-filling goes on."""
 _REFERENCE_PLACES = 256
 _ALTERNATIVES = 5
+_SETTLED = 8
+"""The stop rule must hold in so many decisions running: a single fit may think too well of itself."""
 _MAX_ATTEMPTS = 2
 """A candidate whose points were revoked or gave no scalar so often is left alone."""
 
@@ -97,7 +99,7 @@ class Planner:
         )
         reference = space_filling(position, _REFERENCE_PLACES, seed + 1)
         self._reference = self._structure.inputs.take(torch.as_tensor(reference, dtype=torch.long))
-        self._uncertainty = math.inf
+        self._history: list[float] = []  # mean uncertainty over the prior's at the last decisions
 
     # ---- data ----
 
@@ -225,7 +227,8 @@ class Planner:
     ) -> Proposal:
         s = self.section
         mean, variance = posterior.predict(self._structure.inputs)
-        self._uncertainty = float(variance.sqrt().mean()) / self._model.prior_std()
+        uncertainty = float(variance.sqrt().mean()) / self._model.prior_std()
+        self._history = [*self._history, uncertainty][-_SETTLED:]
         beta = 0.0
         match s.acquisition:
             case "variance":
@@ -374,7 +377,14 @@ class Planner:
     def uncertainty(self) -> float:
         """Mean predicted standard deviation over the prior's, as of the last decision; infinite before
         the first fit."""
-        return self._uncertainty
+        return self._history[-1] if self._history else math.inf
+
+    def fit(self) -> None:
+        """Fit the model to all that is observed without proposing anything (with fewer than three values: nothing)."""
+        data = self._data()
+        if data is not None:
+            with single_thread():
+                self._model.update(data)
 
     def stop_reason(self, index: int) -> str:
         """Why no further spectrum is needed in this window, or "" to go on; ``index`` counts decisions
@@ -382,10 +392,11 @@ class Planner:
         s = self.section
         if index >= s.points:
             return f"all {s.points} spectra of this window are taken"
-        if s.stop_uncertainty > 0.0 and self._uncertainty < s.stop_uncertainty and index > s.seed_points:
+        settled = len(self._history) == _SETTLED and max(self._history) < s.stop_uncertainty
+        if settled and index > s.seed_points:
             return (
-                f"the map is known: mean uncertainty {self._uncertainty:.2f} of the prior's, "
-                f"below {s.stop_uncertainty:g}"
+                f"the map is known: mean uncertainty {self.uncertainty:.2f} of the prior's, below "
+                f"{s.stop_uncertainty:g} in {_SETTLED} decisions running"
             )
         if not self._free([]).any():
             return "every candidate is measured"
@@ -402,7 +413,7 @@ class Planner:
             return out
         out.update(self._model.kernel.describe(fit.parameters))
         out["log evidence per point"] = -fit.loss
-        out["mean uncertainty over prior"] = self._uncertainty
+        out["mean uncertainty over prior"] = self.uncertainty
         with single_thread():
             posterior = self._model.posterior(data)
             if posterior is not None:
@@ -416,7 +427,7 @@ class Planner:
 
     def state(self) -> dict[str, npt.NDArray[np.generic]]:
         """The model as named arrays (the data are not in it: they are a query of the journal)."""
-        return {**self._model.state(), "uncertainty": np.array(self._uncertainty)}
+        return {**self._model.state(), "uncertainty": np.array(self._history)}
 
     def restore(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
         """Go on from :meth:`state`.
@@ -425,12 +436,10 @@ class Planner:
             UsageError: the arrays are not a planner's state, or belong to another kernel or patch size.
         """
         try:
-            expected = self._model.state()
             self._model.restore(dict(arrays))
-            self._uncertainty = float(arrays["uncertainty"])
+            self._history = [float(u) for u in np.asarray(arrays["uncertainty"], dtype=float)]
         except KeyError as error:
             raise UsageError(f"these arrays are no planner's state: {error} is missing") from error
-        del expected
         with single_thread():
             self._check_restored()
 

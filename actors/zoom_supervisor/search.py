@@ -131,7 +131,8 @@ class ZoomSearch:
             return ""
         return (
             f"the scalar {lead.expected:.3g} that led here was not found again: the largest of {len(values)} "
-            f"spectra is {max(values):.3g}, {needed:.3g} would confirm it (background {lead.background.level:.3g})"
+            f"spectra is {max(values):.3g}, {needed:.3g} would confirm it "
+            f"(background {lead.background.level:.3g})"
         )
 
     def finished(self, result: WindowResult) -> Instruction:

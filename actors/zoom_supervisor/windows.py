@@ -199,8 +199,8 @@ def _peak(result: WindowResult, current: Window, width_m: float) -> WindowChoice
             alternatives.append((p.x_m, p.y_m, float(score[i])))
     label = f", labelled {best.label!r}" if best.label else ""
     reason = (
-        f"about the best supported point ({best.job_id}{label}): scalar {best.value:.3g} where the background "
-        f"is {background.level:.3g} +- {background.spread:.2g}"
+        f"about the best supported point ({best.job_id}{label}): scalar {best.value:.3g}, background "
+        f"{background.level:.3g} +- {background.spread:.2g}"
     )
     return WindowChoice(
         *centre, float(score[order[0]]), reason, tuple(alternatives), tuple(handed), best.value
