@@ -11,15 +11,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from actors.journal.reader import JournalReader
+from protocols.files.truth_log import TruthEntry
 from protocols.messages.jobs import JobState
 from protocols.messages.recipes import BiasFrames
 from protocols.messages.records import AttemptEnded, FrameTaken, JobDone, JobIssued, SpectrumTaken
 
 MEASURED = {"sweep_done": "spectrum", "frame_done": "frame"}
 """Truth entries that are finished measurements, and what each is."""
+
+Truth: TypeAlias = Mapping[str, Any] | TruthEntry
+"""An entry of the truth log, as it is read or as plain data."""
 
 _KINDS = {"Sweep": "spectrum", "Frame": "frame", "ReferencePatch": "frame", "BiasFrames": "frame"}
 
@@ -106,6 +110,8 @@ class _Book:
     issued: bool = False
     expected: int = 1
     """Truth entries that one finished job makes: a frame at several biases makes one for each."""
+    acts: int = 0
+    """Sweeps or frames that the tip began for it."""
     measurements: int = 0
     done: int = 0
     ended: str = ""
@@ -113,12 +119,13 @@ class _Book:
 
 def compare(
     journals: Sequence[Path],
-    truth: Iterable[Mapping[str, Any]],
+    truth: Iterable[Truth],
     spool: Iterable[tuple[str, str]] = (),
 ) -> Comparison:
     """Compare the three books by job id.
 
-    ``truth``: entries of the simulator's truth log, of which only ``event`` and ``job_id`` are read.
+    ``truth``: entries of the simulator's truth log (mappings or structs), of which only ``event``, ``job_id``
+    and ``detail["completed"]`` are read; a sweep or frame that was cut short is no finished measurement.
     ``spool``: (job_id, state) of the gateway's ledger.  Jobs of runs whose journal is not given are compared
     too, and are missing from the journal then; entries without a job id are nobody's and are left out.
     """
@@ -126,11 +133,12 @@ def compare(
     for path in journals:
         with JournalReader(path) as reader:
             _read(reader, books)
-    finished = [(str(e["job_id"]), str(e["event"])) for e in truth if _is_measurement(e)]
-    measured, kinds, states = Counter(job for job, _ in finished), dict(finished), dict(spool)
+    acts, measured, kinds = _read_truth(truth)
+    states = dict(spool)
     rows = []
-    for job in sorted({*books, *measured, *states}):
+    for job in sorted({*books, *acts, *states}):
         book = books.get(job) or _Book(kind=MEASURED.get(kinds.get(job, ""), ""))
+        book.acts = acts[job]
         rows.append(
             ComparisonRow(
                 job_id=job,
@@ -145,8 +153,22 @@ def compare(
     return Comparison(tuple(rows))
 
 
-def _is_measurement(entry: Mapping[str, Any]) -> bool:
-    return entry.get("event") in MEASURED and bool(entry.get("job_id"))
+def _read_truth(entries: Iterable[Truth]) -> tuple[Counter[str], Counter[str], dict[str, str]]:
+    """By job id: sweeps and frames that were begun, those that were completed, and the kind of entry."""
+    acts: Counter[str] = Counter()
+    measured: Counter[str] = Counter()
+    kinds: dict[str, str] = {}
+    for entry in entries:
+        event, job, detail = (_field(entry, name) for name in ("event", "job_id", "detail"))
+        if event in MEASURED and job:
+            acts[job] += 1
+            measured[job] += bool((detail or {}).get("completed", True))
+            kinds[job] = event
+    return acts, measured, kinds
+
+
+def _field(entry: Truth, name: str) -> Any:
+    return entry.get(name) if isinstance(entry, Mapping) else getattr(entry, name, None)
 
 
 def _read(reader: JournalReader, books: dict[str, _Book]) -> None:
@@ -172,8 +194,8 @@ def _read(reader: JournalReader, books: dict[str, _Book]) -> None:
 
 
 def _problem(book: _Book, truth: int, spool: str) -> str:
-    if truth > book.expected:
-        return f"measured {truth} times"
+    if book.acts > book.expected:
+        return f"measured {book.acts} times"
     if book.measurements > 1 or book.done > 1:
         return f"journaled {max(book.measurements, book.done)} times"
     if book.measurements and book.ended:

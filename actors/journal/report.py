@@ -138,7 +138,7 @@ class _Report:
         out_of = f"out of {sum(candidates)} candidate places" if candidates else "candidates not yet counted"
         entries = [(str(len(run.measurements)), "spectra taken", f"{out_of}; {counted} count as data")]
         correlation = self.correlation()
-        if correlation is not None:
+        if correlation is not None and math.isfinite(correlation):
             beside = self.truth.get("space_filling")
             note = "Pearson r, predicted against true map"
             if beside:

@@ -255,6 +255,10 @@ def test_every_disagreement_is_named(made: SyntheticRun) -> None:
     assert strange.lost == 1
     spool = compare([made.path], made.truth, [("made-up-1/d0098/a1", "finished")])
     assert [r.problem for r in spool.problems] == ["finished in the spool, unknown to the journal"]
+    cut = {"event": "sweep_done", "job_id": "made-up-1/d0099/a1", "detail": {"completed": False}}
+    assert compare([made.path], [*made.truth, cut]).lost == 0
+    again = {**cut, "job_id": job}
+    assert [r.problem for r in compare([made.path], [*made.truth, again]).problems] == ["measured 2 times"]
     interrupted = {"event": "sweep_done", "job_id": f"{made.run}/d0020/a1"}
     assert compare([made.path], [*made.truth, interrupted]).problems == ()
 
