@@ -90,10 +90,12 @@ class RunStore:
     def _check_room(self, records: Sequence[Record], size: int) -> None:
         essential = all(type(r.body).__name__ in ESSENTIAL_KINDS for r in records)
         reserve = 0 if essential else self.reserve_bytes
-        free = self._free(_existing(self.path))
-        # the log and the database may both hold the pages for a while
-        if free - 2 * size < reserve:
-            raise _disk_full(self.path, free, reserve)
+        wanted = reserve + 2 * size  # the log and the database may both hold the pages for a while
+        if self._free(_existing(self.path)) < wanted:
+            self.checkpoint()  # the log may be large, and all of it already in the database
+            free = self._free(_existing(self.path))
+            if free < wanted:
+                raise _disk_full(self.path, free, reserve)
 
     def _write(self, records: Sequence[Record], encoded: Sequence[bytes]) -> tuple[int, ...]:
         if self._connection is None:

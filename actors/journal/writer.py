@@ -8,6 +8,7 @@ and the writer lives on.  SIGTERM ends it after the commit under way.
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -77,6 +78,8 @@ class Writer:
             return
         try:
             reply = self.commit(message)
+        except DiskFullError as refusal:
+            request.refuse(refusal)  # logged once, when it began
         except TunnelpilotError as refusal:
             keys = [r.key for r in message.records[:5]]
             self._log.warning("refused", run=message.run, keys=keys, code=refusal.code, reason=str(refusal))
@@ -145,10 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="free space kept for the records that end a run (default %(default)s)",
     )
     given = parser.parse_args(arguments)
-    configure_logging(PROCESS, given.state / PROCESS / "writer.log")
+    logging.raiseExceptions = False  # on a full disk the log loses lines; the refusals reach the clients
     try:
+        configure_logging(PROCESS, given.state / PROCESS / "writer.log")
         serve(given.state, given.endpoint, given.reserve_bytes)
-    except TunnelpilotError as trouble:
+    except (TunnelpilotError, OSError) as trouble:
         sys.stderr.write(f"journal writer: {trouble}\n")
         return 1
     return 0
