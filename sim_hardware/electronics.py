@@ -22,7 +22,9 @@ class ElectronicsSettings:
     """Preamplifier and mechanical noise."""
 
     rail_a: float = 10e-9
-    noise_a_per_sqrt_hz: float = 6e-15
+    noise_a_per_sqrt_hz: float = 4.3e-15
+    shot_noise: float = 1.0
+    """Factor on the shot noise's power: 1 is nature; 0 is for looking at one effect at a time."""
     bandwidth_hz: float = 1500.0
     gap_noise_m_per_sqrt_hz: float = 1.5e-14
     """Vibration of the gap, white: 0.4 pm in 700 Hz."""
@@ -42,7 +44,7 @@ def current_noise_rms(
 ) -> Floats:
     """Rms noise (A) of a current in a noise bandwidth: amplifier, shot noise 2 e I, and vibration of the
     gap."""
-    density = settings.noise_a_per_sqrt_hz**2 + 2.0 * constants.e * np.abs(current_a)
+    density = settings.noise_a_per_sqrt_hz**2 + settings.shot_noise * 2.0 * constants.e * np.abs(current_a)
     vibration = (2.0 * kappa * settings.gap_noise_m_per_sqrt_hz * current_a) ** 2
     return np.sqrt((density + vibration) * bandwidth_hz)
 

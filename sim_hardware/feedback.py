@@ -21,7 +21,7 @@ class FeedbackSettings:
     """Time constant (s), slew limit (m/s), Z range (m, low is toward the sample), retraction speed (m/s)."""
 
     time_constant_s: float = 0.3e-3
-    slew_m_s: float = 1.0e-6
+    slew_m_s: float = 2.0e-6
     z_low_m: float = -250e-9
     z_high_m: float = 250e-9
     retract_m_s: float = 10e-6

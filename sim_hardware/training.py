@@ -1,7 +1,7 @@
 """Labelled spectra for classifiers: what the acquirer would bring home from known places.
 
 Entry point group ``tunnelpilot.training_data``.  The spectra run through the same junction, electronics and
-lock-in as those of ``stmsim``, at places drawn over several surfaces of the sample, with good and with changed
+lock-in as those of ``stmsim``, at places drawn over several surfaces of the sample, with good and with worn
 tips; SI units, nothing normalised.
 """
 

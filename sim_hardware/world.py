@@ -372,7 +372,8 @@ class World:
         if s.feedback:
             level = self.junction.level(under, s.bias_v)
             target = float(self.junction.target(level, s.setpoint_a)[0]) + dz
-            s.z_m = relax(s.z_m, target, elapsed, feedback)
+            if elapsed > 0.0:
+                s.z_m = relax(s.z_m, target, elapsed, feedback)
             lost = target < feedback.z_low_m and s.z_m <= feedback.z_low_m + 1e-12
             if lost and not s.lost:
                 self.note("lost_surface", z_m=s.z_m)

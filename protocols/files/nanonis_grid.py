@@ -200,4 +200,5 @@ def _sweep(path: Path, parameters: dict[str, Floats], points: int) -> Floats:
         if not np.all(values == values.flat[0]):
             raise DataFormatError(f"{path}: parameter {name!r} differs from point to point.")
         ends.append(float(np.float32(values.flat[0])))
-    return np.linspace(round(ends[0], 9), round(ends[1], 9), points)
+    start, stop = (float(f"{value:.7g}") for value in ends)  # what float32 can tell
+    return np.linspace(start, stop, points)

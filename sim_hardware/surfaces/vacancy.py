@@ -45,15 +45,13 @@ DENSE = gapped("defect-rich", -0.47, 0.70, slope=0.8)
 ADSORBATE = gapped("adsorbate", -0.58, 0.84, slope=0.85)
 SUBSTITUTION = gapped("substitution", -0.40, 0.60, slope=0.95)
 VACANCY = with_states(
-    gapped("vacancy", -0.43, 0.64), "vacancy", Peak(0.24, 0.34, 0.075), Peak(-0.16, 0.22, 0.06)
+    gapped("vacancy", -0.43, 0.64), "vacancy", Peak(0.24, 0.42, 0.075), Peak(-0.16, 0.25, 0.06)
 )
 BASIS: tuple[Spectrum, ...] = (PRISTINE, DENSE, ADSORBATE, SUBSTITUTION, VACANCY)
 _ADSORBATE, _SUBSTITUTION, _VACANCY = 2, 3, 4
 
 ADSORBATES_PER_M2 = 50 / (200 * NM) ** 2
 SUBSTITUTIONS_PER_M2 = 50 / (200 * NM) ** 2
-LEAST_DECOYS = 50
-"""In the central 200 nm."""
 
 
 def _adsorbate(rng: np.random.Generator) -> tuple[Shape, str, float, float]:
@@ -184,7 +182,7 @@ class VacancySurface:
             form="triangle",
             x_m=x,
             y_m=y,
-            size_m=2.0 * np.sqrt(3.0) * shape.inradius_m,
+            size_m=2.0 * float(np.sqrt(3.0)) * shape.inradius_m,
             height_m=-shape.depth_m,
             footprint_m=2.0 * TENTH_RADIUS * FOOTPRINT_RADIUS_M,
             spectrum="vacancy",

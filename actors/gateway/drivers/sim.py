@@ -40,11 +40,13 @@ class SimDriver:
 
     ``endpoint`` is the door, or a function that tells where the door is now (asked again whenever a link
     broke, so that a restarted microscope is found).  ``role`` names us to it: "worker", "guard", ...
+    ``answer_s``: wall seconds for any answer that needs no waiting.
     """
 
-    def __init__(self, endpoint: str | Callable[[], str], role: str) -> None:
+    def __init__(self, endpoint: str | Callable[[], str], role: str, answer_s: float = ANSWER_S) -> None:
         self._where = endpoint if callable(endpoint) else lambda: endpoint
         self.role = role
+        self.answer_s = answer_s
         self._links: dict[int, CommandClient] = {}
         self._lock = threading.Lock()
         self._info: DriverInfo | None = None
@@ -75,7 +77,7 @@ class SimDriver:
 
     def state(self) -> InstrumentState:
         """Read everything back."""
-        return self._ask(m.SimReadState(), InstrumentState, ANSWER_S)
+        return self._ask(m.SimReadState(), InstrumentState)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class SimDriver:
                 asked = m.SimReadLines(
                     activity=started.activity, after=following, wait_s=POLL_S, limit=LINES_AT_ONCE
                 )
-                answer = self._ask(asked, m.SimLines, POLL_S + ANSWER_S)
+                answer = self._ask(asked, m.SimLines, POLL_S + self.answer_s)
                 over = answer.over
                 if answer.lines is not None:
                     following, last_progress = answer.following, time.monotonic()
@@ -205,7 +207,8 @@ class SimDriver:
                 self._links[here] = link
         return link
 
-    def _ask(self, message: Message, answer: type[_Answer], timeout_s: float = ANSWER_S) -> _Answer:
+    def _ask(self, message: Message, answer: type[_Answer], timeout_s: float = 0.0) -> _Answer:
+        timeout_s = timeout_s or self.answer_s
         try:
             found = self._link().request(message, timeout_s)
         except (DeadlineError, LinkLostError, MalformedMessageError) as lost:
@@ -236,7 +239,7 @@ class SimDriver:
         limit_s = 1.5 * started.expected_s / self.info().time_scale + GRACE_S
         while True:
             asked = m.SimAwait(activity=started.activity, wait_s=POLL_S)
-            progress = self._ask(asked, m.SimProgress, POLL_S + ANSWER_S)
+            progress = self._ask(asked, m.SimProgress, POLL_S + self.answer_s)
             if progress.state == "finished":
                 return progress
             if progress.state != "running":
