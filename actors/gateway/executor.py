@@ -128,6 +128,7 @@ class Executor:
         self._engage_lock = threading.Lock()
         self._state: InstrumentState | None = None
         self._acted = False
+        self._generation = 0
         self._expected = Expected()
         self._outcome = Outcome(JobState.FAILED)
 
@@ -169,6 +170,7 @@ class Executor:
         """Act on a job.  ``emit`` takes the lines of frames as they come; a sweep's data is in the
         outcome."""
         self._acted = False
+        self._generation = self._gate.generation
         self._expected = Expected()
         self._outcome = outcome = Outcome(JobState.FINISHED)
         told = False
@@ -221,14 +223,14 @@ class Executor:
 
     def _go_on(self, job: Job) -> None:
         """Between steps."""
-        self._gate.require_open()
+        self._gate.require_open(self._generation)
         self._check_cut(job)
 
     def _check_ready(self, job: Job, state: InstrumentState) -> None:
         """Whether the tip is where this kind of job needs it."""
         if isinstance(job.recipe, Park):
             return
-        self._gate.require_open()
+        self._gate.require_open(self._generation)
         if isinstance(job.recipe, Engage):
             if not state.withdrawn and not state.feedback:
                 raise RefusedError("feedback is off but the tip is not withdrawn: park first.")
@@ -246,7 +248,7 @@ class Executor:
         outcome = self._outcome
         if isinstance(problem, DriverError):
             self._await_order_of_withdrawal()
-        if self._gate.closed and not isinstance(job.recipe, Park):
+        if self._gate.parked_since(self._generation) and not isinstance(job.recipe, Park):
             reason = f"parked: {self._gate.reason}"
             outcome.state = JobState.INTERRUPTED
         elif job.cut:
@@ -275,7 +277,7 @@ class Executor:
         except (TunnelpilotError, OSError):
             return
         if withdrawn and self._engage.state != "withdrawn":
-            self._gate.wait_closed(ORDER_WITHIN_S)
+            self._gate.wait_parked(self._generation, ORDER_WITHIN_S)
 
     def _state_is_engaged(self) -> bool:
         return self._state is not None and self._state.feedback
@@ -320,7 +322,7 @@ class Executor:
 
     def _leave_tip_safe(self, job: Job) -> None:
         """After a job that went wrong: feedback on where we have set it, or parked."""
-        if self._gate.closed:
+        if self._gate.parked_since(self._generation):
             return
         try:
             state = self._read()
@@ -341,11 +343,11 @@ class Executor:
         bias, setpoint = self._expected.bias_v, self._expected.setpoint_a
         if bias is None or setpoint is None:
             return False
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             self._driver().set_bias(bias, self._limits.bias_slew)
             self._driver().set_setpoint(setpoint)
         self._require_set(bias, setpoint)
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             self._driver().set_feedback(True)
         return self._read().feedback
 
@@ -370,17 +372,17 @@ class Executor:
         self._acted = True
         self._expected.bias_v, self._expected.setpoint_a = bias_v, setpoint_a
         if state.feedback and state.bias_v * bias_v <= 0.0:
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 driver.set_feedback(False)
                 driver.set_bias(bias_v, limits.bias_slew)
                 driver.set_setpoint(setpoint_a)
             self._require_set(bias_v, setpoint_a)
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 driver.set_feedback(True)
             return
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             driver.set_bias(bias_v, min(limits.bias_slew, FEEDBACK_SLEW_V_S))
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             driver.set_setpoint(setpoint_a)
 
     def _travel(self, job: Job, x_m: float, y_m: float, speed_m_s: float, state: InstrumentState) -> None:
@@ -390,7 +392,7 @@ class Executor:
         for k in range(1, slices + 1):
             self._go_on(job)
             share = k / slices
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 self._acted = True
                 self._driver().move(
                     state.x_m + share * (x_m - state.x_m) if k < slices else x_m,
@@ -426,12 +428,12 @@ class Executor:
                 self._travel(job, recipe.x_m, recipe.y_m, recipe.speed_m_s or self._limits.tip_speed, state)
             case Pulse() as recipe:
                 self._keep(state)
-                with self._gate.acting():
+                with self._gate.acting(self._generation):
                     self._acted = True
                     self._driver().pulse(recipe.bias_v, recipe.width_s, recipe.hold_z)
             case Indentation() as recipe:
                 self._keep(state)
-                with self._gate.acting():
+                with self._gate.acting(self._generation):
                     self._acted = True
                     self._driver().indent(recipe.depth_m, recipe.bias_v, recipe.dwell_s)
             case Engage() as recipe:
@@ -448,11 +450,11 @@ class Executor:
         self._keep(state)
         self._travel(job, recipe.x_m, recipe.y_m, self._limits.tip_speed, state)
         self._go_to_bias(job, spectrum.stabilise_bias_v, spectrum.stabilise_current_a, state)
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             self._driver().set_lockin(spectrum.lockin)
         self._settle(job, spectrum.settle_s)
         self._go_on(job)
-        with self._gate.acting():
+        with self._gate.acting(self._generation):
             data = self._driver().sweep(spectrum)
         self._go_on(job)
         self._outcome.chunks.append(data)
@@ -467,7 +469,7 @@ class Executor:
     ) -> None:
         self._keep(state)
         if state.lockin_on:
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 self._driver().set_lockin(None)
         for image, bias_v in enumerate(biases_v):
             self._go_to_bias(job, bias_v, frame.setpoint_a, self._read())
@@ -477,7 +479,7 @@ class Executor:
             try:
                 while True:
                     self._go_on(job)
-                    with self._gate.acting():
+                    with self._gate.acting(self._generation):
                         found = next(lines, None)
                     if found is None:
                         break
@@ -500,7 +502,7 @@ class Executor:
             return
         self._step_engage("request")
         try:
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 self._acted = True
                 driver.set_lockin(None)
                 driver.set_bias(recipe.bias_v, limits.bias_slew)
@@ -512,7 +514,7 @@ class Executor:
             self._step_engage("good")
             self._guard.ask_engage(job.job_id, ANSWER_WITHIN_S)
             self._step_engage("granted")
-            with self._gate.acting():
+            with self._gate.acting(self._generation):
                 driver.set_feedback(True)
             self._approach(job, recipe)
             self._settle(job, recipe.settle_s)
@@ -544,7 +546,7 @@ class Executor:
 
     def _give_up_engage(self, job: Job, problem: TunnelpilotError) -> None:
         with self._engage_lock:
-            refused = self._engage.state == "asking" and not self._gate.closed
+            refused = self._engage.state == "asking" and not self._gate.parked_since(self._generation)
             event = "refused" if refused else "failed"
             instructions = self._engage.feed(event) if self._engage.can(event) else ()
         self._guard.engage_done(job.job_id)
@@ -560,7 +562,7 @@ class Executor:
             TipParkedError: a park came in between.
         """
         with self._engage_lock:
-            self._gate.require_open()
+            self._gate.require_open(self._generation)
             self._engage.feed(event)
 
     def _park(self, recipe: Park) -> None:

@@ -47,15 +47,20 @@ class Gate:
         """Closed, and no call is under way."""
         return self._closed and not self._acting
 
+    def parked_since(self, generation: int) -> bool:
+        """Whether the tip was (or is being) parked since that order."""
+        return self._closed or self._generation != generation
+
     @contextlib.contextmanager
-    def acting(self) -> Iterator[None]:
-        """Around each call that acts.
+    def acting(self, generation: int) -> Iterator[None]:
+        """Around each call that acts.  ``generation``: as it was when the job began, for a park that was ordered
+        and confirmed between two calls must not be acted against either.
 
         Raises:
-            TipParkedError: the gate is closed.
+            TipParkedError: the tip was parked meanwhile.
         """
         with self._lock:
-            self._require_open()
+            self._require_open(generation)
             self._acting = True
         try:
             yield
@@ -66,14 +71,14 @@ class Gate:
             if report:
                 self._quiet(self._generation)
 
-    def require_open(self) -> None:
-        """Refuse to go on while closed.
+    def require_open(self, generation: int) -> None:
+        """Refuse to go on after a park.
 
         Raises:
-            TipParkedError: the gate is closed.
+            TipParkedError: the tip was parked meanwhile.
         """
         with self._lock:
-            self._require_open()
+            self._require_open(generation)
 
     def close(self, generation: int, reason: str) -> None:
         """Let nothing pass until that order's park is confirmed."""
@@ -89,6 +94,7 @@ class Gate:
         """That order's park is confirmed; nothing happens if a newer one has come."""
         with self._lock:
             if generation >= self._generation:
+                self._generation = generation
                 self._closed = False
                 self._changed.notify_all()
 
@@ -102,11 +108,11 @@ class Gate:
         with self._lock:
             return self._changed.wait_for(lambda: not self._closed, timeout_s)
 
-    def wait_closed(self, timeout_s: float) -> bool:
+    def wait_parked(self, generation: int, timeout_s: float) -> bool:
         """Wait for the order that goes with a withdrawal already seen."""
         with self._lock:
-            return self._changed.wait_for(lambda: self._closed, timeout_s)
+            return self._changed.wait_for(lambda: self.parked_since(generation), timeout_s)
 
-    def _require_open(self) -> None:
-        if self._closed:
+    def _require_open(self, generation: int) -> None:
+        if self.parked_since(generation):
             raise TipParkedError(f"parked: {self.reason}")

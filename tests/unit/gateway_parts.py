@@ -96,7 +96,8 @@ class Bench:
         self.electronics = FakeElectronics()
         self.limits = limits or shipped_limits()
         self.quiet: list[int] = []
-        self.gate = Gate(self.quiet.append)
+        self.silenced = threading.Event()
+        self.gate = Gate(self._quiet)
         self.gate.open(0)
         self.guard = FakeGuard()
         self.guard.bench = self
@@ -105,6 +106,10 @@ class Bench:
             lambda: self.driver, self.electronics.info, self.limits, self.gate, self.guard
         )
         self.lines: list[Any] = []
+
+    def _quiet(self, generation: int) -> None:
+        self.quiet.append(generation)
+        self.silenced.set()
 
     def run(self, recipe: Recipe, job_id: str = "run/d0001/a1") -> Any:
         """Act on one recipe; the outcome."""
@@ -126,13 +131,15 @@ class Bench:
         thread.start()
         return thread, outcomes, job
 
-    def park(self, reason: str = "test") -> None:
-        """What the guard does: close the gate, withdraw, confirm."""
+    def park(self, reason: str = "test", *, await_quiet: bool = False) -> None:
+        """What the guard does: close the gate, withdraw, confirm (when the job thread acts no more)."""
         generation = self.gate.generation + 1
         self.executor.tip_parking()
         self.gate.close(generation, reason)
         guard = FakeDriver(self.electronics, "guard")
         guard.withdraw()
         guard.stop()
+        if await_quiet and not self.silenced.wait(10.0):
+            raise AssertionError("the worker was not quiet within 10 s")
         self.executor.tip_parked()
         self.gate.open(generation)
