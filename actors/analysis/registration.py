@@ -470,23 +470,34 @@ def _window_correlation(
     size = 2 * reach + 1
     surface = np.zeros((size, size))
     middle = b[top + row : bottom + row, left + col : right + col]
+    free, whole = _planes(w), bool(mask_b.all())
     for i in range(size):
         for j in range(size):
             at = np.s_[
                 top + row + i - reach : bottom + row + i - reach,
                 left + col + j - reach : right + col + j - reach,
             ]
-            ww = w * mask_b[at]
-            total = max(float(ww.sum()), 1e-12)
-            other = b[at]
-            wa, wb = ww * piece, ww * other
-            mean_a, mean_b = float(wa.sum()) / total, float(wb.sum()) / total
-            var_a = float(np.vdot(wa, piece)) / total - mean_a**2
-            var_b = float(np.vdot(wb, other)) / total - mean_b**2
-            covariance = float(np.vdot(wa, other)) / total - mean_a * mean_b
-            surface[i, j] = covariance / math.sqrt(max(var_a, 1e-12) * max(var_b, 1e-12))
+            ww = w if whole else w * mask_b[at]
+            basis = free if whole else _planes(ww)
+            wa, wb = ww * piece, ww * b[at]
+            # What a plane explains in either piece is no likeness.
+            pa, pb = basis @ wa.ravel(), basis @ wb.ravel()
+            var_a = float(np.vdot(wa, piece) - pa @ pa)
+            var_b = float(np.vdot(wb, b[at]) - pb @ pb)
+            floor = 1e-12 * max(float(ww.sum()), 1.0)
+            covariance = float(np.vdot(wa, b[at]) - pa @ pb)
+            surface[i, j] = covariance / math.sqrt(max(var_a, floor) * max(var_b, floor))
     both = w * mask_b[top + row : bottom + row, left + col : right + col]
     return surface, both, (piece, middle)
+
+
+def _planes(w: FloatImage) -> FloatImage:
+    """1, row and column made orthonormal under the weights ``w``: (3, pixels)."""
+    rows, cols = np.mgrid[-1.0 : 1.0 : w.shape[0] * 1j, -1.0 : 1.0 : w.shape[1] * 1j]
+    root = np.sqrt(w.ravel())
+    q, _ = np.linalg.qr(np.stack([root, root * rows.ravel(), root * cols.ravel()], axis=1))
+    basis: FloatImage = q.T / np.maximum(root, 1e-9)
+    return basis
 
 
 def _covariance(piece: FloatImage, other: FloatImage, w: FloatImage) -> npt.NDArray[np.float64]:

@@ -20,6 +20,8 @@ from protocols.errors import UsageError
 from protocols.messages.records import FrameTaken
 
 FloatImage = npt.NDArray[np.float64]
+REPEATING = 0.9
+"""A patch whose second correlation peak is as high as this share of the first is worth nothing."""
 CANDIDATES = 6
 """So many patches that do not overlap by more than half are registered."""
 
@@ -95,7 +97,8 @@ def best_patch(
         part = np.s_[top : top + shape[0], left : left + shape[1]]
         registration = _find_again(a[part], b[part], pixel_size_m)
         share = float(worth[top, left] / worth.max()) if worth.max() > 0 else 0.0
-        score = registration.confidence * (1.0 - 0.5 * registration.second_ratio) + 0.1 * share
+        alone = min(max((REPEATING - registration.second_ratio) / 0.3, 0.0), 1.0)
+        score = math.sqrt(share) * (registration.confidence * alone + 1e-3)
         if best is None or score > best[0]:
             best = score, top, left, registration
     assert best is not None  # there is always a first candidate
@@ -110,21 +113,26 @@ def _worth(a: FloatImage, b: FloatImage, shape: tuple[int, int]) -> FloatImage:
         smooth = scipy.ndimage.gaussian_filter(np.where(finite, z, 0.0), 1.0, mode="nearest")
         slopes.append(np.gradient(smooth))
     (ay, ax), (by, bx) = slopes
-    yy, xx, xy = (_box_sum(p, shape) for p in (ay * by, ax * bx, (ay * bx + ax * by) / 2))
+    yy, xx, xy = (_window_sum(p, shape) for p in (ay * by, ax * bx, (ay * bx + ax * by) / 2))
     smaller = (yy + xx) / 2 - np.sqrt(((yy - xx) / 2) ** 2 + xy**2)
-    whole = _box_sum(finite.astype(np.float64), shape) >= shape[0] * shape[1] - 0.5
+    missing = scipy.ndimage.uniform_filter((~finite).astype(np.float64), shape, mode="constant")
+    whole = _inside(missing, shape) < 0.5 / (shape[0] * shape[1])
     # Where no place is whole, the one with most pixels and slopes has to do.
     worth: FloatImage = np.maximum(smaller, 0.0) * (whole if whole.any() else 1.0)
     return worth
 
 
-def _box_sum(z: npt.NDArray[np.float64], shape: tuple[int, int]) -> FloatImage:
-    """Sum over every patch of ``shape``, indexed by its first pixel."""
-    total = np.zeros((z.shape[0] + 1, z.shape[1] + 1))
-    total[1:, 1:] = z.cumsum(0).cumsum(1)
-    h, w = shape
-    sums: FloatImage = total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
-    return sums
+def _window_sum(z: FloatImage, shape: tuple[int, int]) -> FloatImage:
+    """Sum over every patch under a Hann window (features at its border may drift out), by first pixel."""
+    for axis, n in enumerate(shape):
+        z = scipy.ndimage.correlate1d(z, np.hanning(n + 2)[1:-1], axis=axis, mode="constant")
+    return _inside(z, shape)
+
+
+def _inside(z: FloatImage, shape: tuple[int, int]) -> FloatImage:
+    """Values of a centred filter at patches that lie inside the frame, indexed by their first pixel."""
+    top, left = shape[0] // 2, shape[1] // 2
+    return z[top : top + z.shape[0] - shape[0] + 1, left : left + z.shape[1] - shape[1] + 1]
 
 
 def _candidates(worth: FloatImage, shape: tuple[int, int]) -> list[tuple[int, int]]:
