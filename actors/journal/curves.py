@@ -143,7 +143,7 @@ def _draw_progress(axes: Any, window: WindowData, name: str, unit: str, sign: in
         axes.axvspan(0.5, seeds + 0.5, color="#eef1f4", zorder=0, label="space-filling start")
     axes.set_xlabel("spectrum")
     axes.set_ylabel(with_unit(name, shown))
-    axes.legend(loc="best")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.2)
     tidy(axes)
 
 

@@ -27,8 +27,9 @@ def scale_for(values: npt.ArrayLike, unit: str) -> tuple[float, str]:
     if not data.size:
         return 1.0, _spelled(unit)
     power = min(max(3 * math.floor(math.log10(float(data.max())) / 3), -15), 9)
-    if unit in ("", "1"):
-        return (1.0, "") if -3 <= power <= 3 else (10.0**-power, f"\u00d7 10^{power}")
+    if unit in ("", "1", "V V"):  # a prefix would mean nothing, or be squared too
+        name = _spelled(unit)
+        return (1.0, name) if -3 <= power <= 3 else (10.0**-power, f"\u00d7 10^{power} {name}".rstrip())
     return 10.0**-power, _PREFIXES[power] + _spelled(unit)
 
 
@@ -157,7 +158,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _spelled(unit: str) -> str:
-    return "" if unit == "1" else unit.replace(" ", "·")
+    return {"1": "", "V V": "V²"}.get(unit, unit.replace(" ", "·"))
 
 
 def _plain(value: float, digits: int) -> str:

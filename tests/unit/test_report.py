@@ -182,6 +182,7 @@ def test_one_spectrum_is_enough_for_a_page(tmp_path: Path) -> None:
         (float("nan"), "V", "no value"),
         (999.96e-12, "A", "1000 pA"),
         (12.5, "", "12.5"),
+        (0.765, "V V", "0.765 V²"),
     ],
 )
 def test_numbers_carry_handy_units(value: float, unit: str, shown: str) -> None:
