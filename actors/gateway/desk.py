@@ -208,7 +208,8 @@ class Desk:
         self.settle()
         try:
             self._check(message)
-            self._spool.require_room(estimated_bytes(message.recipe) + self._promised_bytes())
+            if not isinstance(message.recipe, Park):
+                self._spool.require_room(estimated_bytes(message.recipe) + self._promised_bytes())
         except DiskFullError:
             raise  # the id is not used up: it could not even be written down
         except TunnelpilotError as problem:
