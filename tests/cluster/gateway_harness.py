@@ -145,9 +145,9 @@ class Gateway:
         assert isinstance(status, GuardStatus)
         return status
 
-    def guard_endpoint(self) -> str:
-        """Where the safety socket is."""
-        return str(read_endpoints(self.state, "gateway")["safety"])
+    def endpoint(self, socket: str) -> str:
+        """Where a socket is: "safety", "commands" or "data"."""
+        return str(read_endpoints(self.state, "gateway")[socket])
 
     def acquire(self, duration_s: float = 10.0) -> int:
         """Own the tip, as soon as that is possible; the epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ from protocols.errors import (
 )
 from protocols.links.client import CommandClient
 from protocols.links.stop import send_stop
+from protocols.links.streams import AsyncStreamClient
 from protocols.messages import simdoor
 from protocols.messages.control import (
     AcknowledgeLatch,
@@ -39,6 +41,7 @@ from protocols.messages.control import (
     RenewLease,
     WorkerQuery,
 )
+from protocols.messages.data import Chunk, EndOfStream, FrameLines, StreamMessage, SweepData
 from protocols.messages.jobs import (
     AcknowledgeJob,
     CancelJob,
@@ -46,7 +49,7 @@ from protocols.messages.jobs import (
     Priority,
     QueryJob,
 )
-from protocols.messages.recipes import Engage, Move, Park
+from protocols.messages.recipes import BiasFrames, Engage, Frame, Move, Park
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +101,60 @@ def test_jobs_run_once_and_are_answered_from_the_spool(gate: Gateway, sim: Simul
     assert gate.sweep("run/d0001/a1").state == "finished"
 
 
+FRAME = Frame(
+    centre_x_m=0.0,
+    centre_y_m=0.0,
+    width_m=5e-9,
+    height_m=5e-9,
+    pixels=16,
+    lines=16,
+    bias_v=0.5,
+    setpoint_a=5e-11,
+    line_time_s=0.01,
+)
+
+
+async def receive(gate: Gateway, job_id: str, from_seq: int = 0) -> list[StreamMessage]:
+    """Everything of a stream."""
+    client = AsyncStreamClient(gate.endpoint("data"), "test")
+    try:
+        return [item async for item in client.stream(job_id, credits=4, from_seq=from_seq)]
+    finally:
+        await client.close()
+
+
+def test_data_arrives_by_credited_streams(gate: Gateway) -> None:
+    """A sweep is one chunk and an end; frames come in lines; a job without data has an end; old ones are read again."""
+    gate.acquire()
+    gate.engage("data/engage/a1")
+    gate.submit("data/f0001/a1", BiasFrames(frame=FRAME, biases_v=(0.5, 0.4)))
+    gate.sweep("data/d0001/a1")
+    *lines, end = asyncio.run(receive(gate, "data/f0001/a1"))
+    assert isinstance(end, EndOfStream)
+    assert (end.state, end.last_seq) == ("finished", len(lines) - 1)
+    bodies = [item.body for item in lines if isinstance(item, Chunk)]
+    rows = [(b.image, row) for b in bodies if isinstance(b, FrameLines) for row in b.rows]
+    assert sorted(rows) == [(image, row) for image in (0, 1) for row in range(16)]
+    for _ in range(2):
+        chunk, end = asyncio.run(receive(gate, "data/d0001/a1"))
+        assert isinstance(chunk, Chunk)
+        assert isinstance(chunk.body, SweepData)
+        assert isinstance(end, EndOfStream)
+        assert end.final is not None
+        assert end.ended_s > end.began_s
+        assert end.settle_s == 0.02
+    (end,) = asyncio.run(receive(gate, "data/engage/a1"))
+    assert isinstance(end, EndOfStream)
+    assert end.state == "finished"
+    kill(gate.worker_pid())
+    gate.parked("worker")
+    await_that("a new worker", lambda: gate.ask(WorkerQuery()))
+    chunk, _ = asyncio.run(receive(gate, "data/d0001/a1"))
+    assert isinstance(chunk, Chunk)
+    *tail, _ = asyncio.run(receive(gate, "data/f0001/a1", from_seq=1))
+    assert len(tail) == len(lines) - 1
+
+
 def test_a_stop_in_mid_sweep_retracts_and_interrupts(gate: Gateway, sim: Simulator) -> None:
     """Stop: the retraction begins in the sweep; the running job is interrupted, the waiting one discarded."""
     gate.acquire()
@@ -106,7 +163,7 @@ def test_a_stop_in_mid_sweep_retracts_and_interrupts(gate: Gateway, sim: Simulat
     assert gate.sweep("stop/d0002/a1").state == "ready"
     await_sweeping(sim)
     mark = sim.mark()
-    answer = send_stop(str(gate.guard_endpoint()), "hands off")
+    answer = send_stop(gate.endpoint("safety"), "hands off")
     assert answer["withdrawn"]
     entry = sim.since(mark, "retraction")[0]
     assert entry.detail["during"] == "sweep"
@@ -320,7 +377,7 @@ def test_a_second_gateway_and_bad_options_are_told_what_to_do(gate: Gateway, sim
     assert status == 2
     assert f"pid {gate.process.pid}" in text
     other = tmp_path / "other"
-    status, text = run(other, "--safety", str(gate.guard_endpoint()))
+    status, text = run(other, "--safety", gate.endpoint("safety"))
     assert status == 2
     assert "in use" in text
     broken = tmp_path / "broken.toml"
