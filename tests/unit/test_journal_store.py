@@ -66,7 +66,7 @@ def path(tmp_path: Path) -> Path:
         st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=4), max_size=12
     )
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_each_key_is_written_once_and_never_changed(
     tmp_path_factory: pytest.TempPathFactory, commits: list[list[tuple[int, int]]]
 ) -> None:
