@@ -34,7 +34,7 @@ from protocols.messages.records import (
 )
 
 SECTION = PlannerSection(
-    kernel="dkl_xy", seed_points=5, points=12, patch_pixels=8, candidate_step=2, fit_steps=30
+    kernel="dkl_xy", seed_points=5, points=10, patch_pixels=8, candidate_step=2, fit_steps=30
 )
 WIDTH_M = 30e-9
 
@@ -116,7 +116,7 @@ class Live:
                 self.measure(*pending.pop(0), index)
             if index == 7:
                 self.add("v1", Validity(job_id="r/d0003/a1", valid=False, reason="tip change", by="test"))
-            if index == 9:
+            if index == 8:
                 self.add("v2", Validity(job_id="r/d0003/a1", valid=True, reason="looked again", by="test"))
         self.store.close()
 
