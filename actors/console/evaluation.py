@@ -242,7 +242,8 @@ def true_scalars(path: Path, run: RunData) -> tuple[Floats, Floats, Floats]:
 
 
 def _use_recording(reader: JournalReader, run: RunData, found: _Findings) -> None:
-    from actors.console.planning import space_filling_map, window_candidates
+    from actors.console.planning import window_candidates
+    from actors.dkl_planner.control import correlation, space_filling_control
 
     path = recorded_file(run.started.campaign.instrument.sample)
     x, y, truth = true_scalars(path, run)
@@ -256,12 +257,12 @@ def _use_recording(reader: JournalReader, run: RunData, found: _Findings) -> Non
     candidates = window_candidates(reader, run.started, window.opened)
     control = None
     if len(candidates) == at_candidates.size and spectra >= 3:
-        mean = space_filling_map(
+        made = space_filling_control(
             run.started.campaign.planner, candidates, at_candidates, spectra, run.started.seed
         )
-        control = pearson(mean, at_candidates)
+        control = made.correlation
     found.correlation = Correlation(
-        map_correlation=pearson(np.asarray(predicted.mean, dtype=float).ravel(), at_candidates),
+        map_correlation=correlation(np.asarray(predicted.mean, dtype=float).ravel(), at_candidates),
         places=int(np.isfinite(at_candidates).sum()),
         spectra=spectra,
         space_filling_correlation=control,
@@ -283,14 +284,6 @@ def _nearest(x: Floats, y: Floats, values: Floats, predicted: PredictedMap) -> F
     step = max(abs(xs[1] - xs[0]) if xs.size > 1 else 0.0, abs(ys[1] - ys[0]) if ys.size > 1 else 0.0)
     near = np.hypot(px - xs[col], py - ys[row]) <= 0.5 * step
     return np.where(near, values[row, col], np.nan)
-
-
-def pearson(a: Floats, b: Floats) -> float:
-    """Pearson's r over the places where both are finite; NaN if fewer than three, or one is constant."""
-    both = np.isfinite(a) & np.isfinite(b)
-    if both.sum() < 3 or np.ptp(a[both]) == 0 or np.ptp(b[both]) == 0:
-        return math.nan
-    return float(np.corrcoef(a[both], b[both])[0, 1])
 
 
 # ---- for the report --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Planners made after the run: for replay, and for the space-filling comparison."""
+"""Planners and candidates made after the run, from its journal: for replay and for comparisons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from actors.analysis.patches import Candidates, FrameGeometry, candidates_from_t
 from actors.dkl_planner.planner import Planner
 from actors.journal.reader import JournalReader
 from protocols.errors import DataFormatError
-from protocols.messages.campaign import PlannerSection
 from protocols.messages.records import Decision, FrameTaken, RunStarted, WindowClosed, WindowOpened
 
 HEIGHT = "z"
@@ -61,28 +60,3 @@ def window_survey(reader: JournalReader, window: int, upto: int | None = None) -
         if isinstance(body, FrameTaken) and body.window == window and body.purpose == "survey":
             return body
     raise DataFormatError(f"window {window} of {reader.path} has no survey.")
-
-
-def space_filling_map(
-    section: PlannerSection,
-    candidates: Candidates,
-    truth: np.ndarray[tuple[int], np.dtype[np.float64]],
-    count: int,
-    seed: int,
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The map that ``count`` space-filling points give with the same model: predicted mean per candidate.
-
-    ``truth``: the true scalar at every candidate, shape (n,), NaN where there is none.
-    """
-    import msgspec
-
-    plain = msgspec.structs.replace(section, seed_points=count, points=count, kernel="matern_xy")
-    planner = Planner(plain, candidates, seed)
-    for index in range(count):
-        proposal = planner.propose([], index)
-        if proposal.candidate < 0:
-            break
-        planner.observe(f"space/{index}", proposal.x_m, proposal.y_m, float(truth[proposal.candidate]))
-    planner.propose([], count)  # fits
-    mean, _ = planner.predicted()
-    return mean.reshape(-1)

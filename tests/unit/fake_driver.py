@@ -1,8 +1,7 @@
 """Electronics in memory: time is virtual and passes only while they act, so tests never wait for physics.
-
-``FakeElectronics`` is the microscope, ``FakeDriver`` one connection to it.  Every call is written down in ``calls`` as
-(role, name, argument).  ``hold_sweeps`` makes sweeps and frames wait until the tip is withdrawn, they are stopped, or
-``release`` is called.
+ ``FakeElectronics`` is the microscope, ``FakeDriver`` one connection to it.  Every call is written down in
+``calls`` as (role, name, argument).  ``hold_sweeps`` makes sweeps and frames wait until the tip is withdrawn,
+they are stopped, or ``release`` is called.
 """
 
 from __future__ import annotations
@@ -63,9 +62,7 @@ class FakeElectronics:
     def names(self, role: str = "") -> list[str]:
         """Names of the calls so far, reads left out."""
         return [
-            name
-            for who, name, _ in self.calls
-            if name not in {"state", "info"} and (not role or who == role)
+            name for who, name, _ in self.calls if name not in {"state", "info"} and (not role or who == role)
         ]
 
     def release(self) -> None:

@@ -1,4 +1,5 @@
-"""Building blocks for tests of the gateway's parts: limits, recipes, a desk with its executor over fake electronics."""
+"""Building blocks for tests of the gateway's parts: limits, recipes, a desk with its executor over fake
+electronics."""
 
 from __future__ import annotations
 
@@ -125,9 +126,7 @@ class Bench:
         """Act on a recipe in a thread of its own."""
         job = job or job_of(recipe)
         outcomes: list[Any] = []
-        thread = threading.Thread(
-            target=lambda: outcomes.append(self.executor.run(job, self.lines.append))
-        )
+        thread = threading.Thread(target=lambda: outcomes.append(self.executor.run(job, self.lines.append)))
         thread.start()
         return thread, outcomes, job
 

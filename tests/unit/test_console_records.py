@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from console_world import bump, campaign_text, make_run, make_truth
 
 from actors.console.app import app
-from actors.console.evaluation import evaluate, pearson, recorded_file, true_scalars
+from actors.console.evaluation import evaluate, recorded_file, true_scalars
 from actors.console.run_names import find_run
 from actors.journal.reader import JournalReader
 from actors.journal.run_data import load
@@ -225,13 +225,6 @@ def test_a_recorded_run_is_compared_with_all_that_was_recorded(tmp_path: Path) -
     assert correlation.space_filling_correlation is not None
     assert for_report["maps"][0]["values"].shape == (900,)
     assert "map correlation" in stmctl(tmp_path, "show", "last").stdout
-
-
-def test_pearson_of_too_little_is_none() -> None:
-    """A constant or three missing values give NaN, not an exception."""
-    assert math.isnan(pearson(np.array([1.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0])))
-    assert math.isnan(pearson(np.array([np.nan, 1.0, 2.0]), np.array([1.0, 2.0, 3.0])))
-    assert pearson(np.arange(5.0), 2 * np.arange(5.0)) == pytest.approx(1.0)
 
 
 def test_bump_is_where_the_tests_say() -> None:

@@ -1,4 +1,5 @@
-"""The tables of engage and job: every state in which a process can die, or a park can come, has its way out."""
+"""The tables of engage and job: every state in which a process can die, or a park can come, has its way
+out."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def test_a_park_ends_every_engage(state: str) -> None:
 
 @given(st.lists(st.sampled_from(sorted(ENGAGE_TABLE.events)), max_size=40))
 def test_feedback_needs_bias_readback_and_leave_in_this_engage(events: list[str]) -> None:
-    """Feedback is switched on only after set, good read-back and the guard's leave, all since the last request."""
+    """Feedback is switched on only after set, good read-back and the guard's leave, all since the last
+    request."""
     machine = Machine(ENGAGE_TABLE)
     since_request: list[str] = []
     for event in events:
@@ -90,7 +92,8 @@ def test_a_final_state_stays(state: JobState) -> None:
 
 @given(st.lists(st.sampled_from(sorted(JOB_TABLE.events)), max_size=20))
 def test_nothing_acts_without_an_intent_and_nothing_finishes_without_a_commit(events: list[str]) -> None:
-    """``act`` comes with ``write-intent``; FINISHED is entered by ``committed`` alone, after ``write-result``."""
+    """``act`` comes with ``write-intent``; FINISHED is entered by ``committed`` alone, after
+    ``write-result``."""
     machine = Machine(JOB_TABLE)
     written = False
     for event in events:

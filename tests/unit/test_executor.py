@@ -179,14 +179,25 @@ def test_every_kind_of_job_ends_well(recipe: Recipe) -> None:
 @given(
     recipe=st.sampled_from(EVERY),
     call=st.sampled_from(
-        ["state", "begin_job", "set_bias", "set_setpoint", "set_feedback", "set_lockin", "settle", "move", "sweep"]
+        [
+            "state",
+            "begin_job",
+            "set_bias",
+            "set_setpoint",
+            "set_feedback",
+            "set_lockin",
+            "settle",
+            "move",
+            "sweep",
+        ]
         + ["frame", "pulse", "indent", "end_job", "stop"]
     ),
     times=st.sampled_from([1, 2, -1]),
 )
 @settings(max_examples=150, deadline=None)
 def test_whatever_fails_the_tip_is_left_safe(recipe: Recipe, call: str, times: int) -> None:
-    """Any failing call: a final state with a reason, and the tip under feedback at an allowed bias or withdrawn."""
+    """Any failing call: a final state with a reason, and the tip under feedback at an allowed bias or
+    withdrawn."""
     bench = Bench()
     bench.engage()
     bench.electronics.refuse = {call: times}

@@ -1,4 +1,5 @@
-"""Interlocks refuse and never clamp: no accepted request lies outside the limits, and refusals name the limit."""
+"""Interlocks refuse and never clamp: no accepted request lies outside the limits, and refusals name the
+limit."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ def accepted(recipe: Recipe) -> bool:
 @given(x=numbers, y=numbers, spectrum=spectra())
 @settings(max_examples=300)
 def test_no_accepted_sweep_lies_outside(x: float, y: float, spectrum: Any) -> None:
-    """Place, biases with modulation, setpoint, slew, offset, and time and drift with feedback off are in range."""
+    """Place, biases with modulation, setpoint, slew, offset, and time and drift with feedback off are in
+    range."""
     from protocols.messages.recipes import Sweep
 
     if not accepted(Sweep(x_m=x, y_m=y, spectrum=spectrum)):
@@ -277,7 +279,9 @@ def test_a_polarity_change_costs_time_with_feedback_off() -> None:
     with pytest.raises(LimitError) as refused:
         check_against_state(recipe, slow, INFO, TUNNELING)
     assert refused.value.details["limit"] == "feedback_off_time_max"
-    check_against_state(recipe, slow, INFO, msgspec.structs.replace(TUNNELING, withdrawn=True, feedback=False))
+    check_against_state(
+        recipe, slow, INFO, msgspec.structs.replace(TUNNELING, withdrawn=True, feedback=False)
+    )
     check_against_state(recipe, slow, INFO, msgspec.structs.replace(TUNNELING, bias_v=-0.1))
 
 

@@ -1,4 +1,5 @@
-"""What the guard sees and remembers: trips, crashes, Z at its ends, and the latch that only a person opens."""
+"""What the guard sees and remembers: trips, crashes, Z at its ends, and the latch that only a person
+opens."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def look(*readings: InstrumentState, approaching: bool = False) -> list[str]:
 
 
 def test_a_trip_needs_the_current_to_stay_for_the_trip_time() -> None:
-    """One reading, or a short excess, is no trip; the excess must last trip_time on the instrument's clock."""
+    """One reading, or a short excess, is no trip; the excess must last trip_time on the instrument's
+    clock."""
     high = {"current_a": -6e-9}
     assert look(reading(0.0, **high)) == []
     assert look(reading(0.0, **high), reading(0.04, **high)) == []
@@ -69,14 +71,16 @@ def test_a_trip_needs_the_current_to_stay_for_the_trip_time() -> None:
     ],
 )
 def test_what_trips(changes: dict[str, Any], trips: bool) -> None:
-    """Above the larger of ten setpoints and trip_current, or at the rail, with feedback on, not within a sweep."""
+    """Above the larger of ten setpoints and trip_current, or at the rail, with feedback on, not within a
+    sweep."""
     found = look(reading(0.0, **changes), reading(0.1, **changes))
     assert found == (["trip"] if trips else [])
 
 
 @given(z=st.floats(-250e-9, 250e-9))
 def test_z_near_its_ends(z: float) -> None:
-    """Within the park margin it latches, within the hold margin it alarms, elsewhere nothing; not on the approach."""
+    """Within the park margin it latches, within the hold margin it alarms, elsewhere nothing; not on the
+    approach."""
     span = 500e-9
     distance = min(z + 250e-9, 250e-9 - z) / span
     state = reading(z_m=z)
@@ -140,7 +144,8 @@ def test_a_damaged_latch_file_counts_as_shut(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from([*LATCH_CAUSES, "engage", "acknowledge"]), max_size=30))
 def test_only_an_acknowledgement_opens(events: list[str]) -> None:
-    """Between a cause and the next acknowledgement every engage is refused and the tip parked for each cause."""
+    """Between a cause and the next acknowledgement every engage is refused and the tip parked for each
+    cause."""
     machine = Machine(LATCH_TABLE)
     shut = False
     for event in events:

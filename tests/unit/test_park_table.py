@@ -1,4 +1,5 @@
-"""The park table and its runner: every path from every state ends withdrawn and verified, in the fixed order."""
+"""The park table and its runner: every path from every state ends withdrawn and verified, in the fixed
+order."""
 
 from __future__ import annotations
 
@@ -132,7 +133,8 @@ class Runner:
 
 
 def test_the_order_of_calls_of_a_park() -> None:
-    """Withdraw, stop, two readings, lock-in off, bias to rest; the worker is silenced after the withdrawal."""
+    """Withdraw, stop, two readings, lock-in off, bias to rest; the worker is silenced after the
+    withdrawal."""
     runner = Runner().engaged()
     done = runner.parker.order("test", "operator")
     assert done.withdrawn
@@ -147,7 +149,8 @@ def test_the_order_of_calls_of_a_park() -> None:
 
 
 def test_a_lying_withdrawal_is_repeated_until_the_readings_agree() -> None:
-    """A withdrawal that the electronics acknowledge and do not carry out is found out, alarmed and repeated."""
+    """A withdrawal that the electronics acknowledge and do not carry out is found out, alarmed and
+    repeated."""
     runner = Runner().engaged()
     runner.electronics.ignore_withdraw = 3
     runner.parker.order("test", "operator")
@@ -160,7 +163,9 @@ def test_a_lying_withdrawal_is_repeated_until_the_readings_agree() -> None:
 
 @given(
     failing=st.dictionaries(
-        st.sampled_from(["withdraw", "stop", "state", "set_lockin", "set_bias"]), st.integers(1, 3), max_size=4
+        st.sampled_from(["withdraw", "stop", "state", "set_lockin", "set_bias"]),
+        st.integers(1, 3),
+        max_size=4,
     )
 )
 @settings(max_examples=25, deadline=None)
@@ -203,7 +208,8 @@ def test_a_stop_during_a_park_withdraws_again_and_changes_nothing_else() -> None
 
 
 def test_start_leaves_a_withdrawn_tip_alone_and_parks_any_other() -> None:
-    """The first start does not withdraw what is withdrawn with the controller off, and parks everything else."""
+    """The first start does not withdraw what is withdrawn with the controller off, and parks everything
+    else."""
     runner = Runner()
     runner.parker.start()
     runner.finish()

@@ -1,4 +1,5 @@
-"""The queue holds one running job and one ready of each rank; the gate lets nothing act while the tip is parked."""
+"""The queue holds one running job and one ready of each rank; the gate lets nothing act while the tip is
+parked."""
 
 from __future__ import annotations
 
@@ -21,9 +22,15 @@ def job(name: str, priority: Priority = Priority.CAMPAIGN, deadline_s: float = 1
     return made
 
 
-@given(st.lists(st.tuples(st.sampled_from(["put", "end", "take", "park"]), st.sampled_from(list(Priority))), max_size=40))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["put", "end", "take", "park"]), st.sampled_from(list(Priority))),
+        max_size=40,
+    )
+)
 def test_the_queue_stays_within_its_bounds(steps: list[tuple[str, Priority]]) -> None:
-    """Never more than one running and one ready of each rank; urgent jobs go first; none is lost or doubled."""
+    """Never more than one running and one ready of each rank; urgent jobs go first; none is lost or
+    doubled."""
     queue = JobQueue()
     known: set[str] = set()
     for number, (step, priority) in enumerate(steps):

@@ -1,4 +1,5 @@
-"""The spool: results are whole or absent, ids are remembered, and nothing is measured that could not be kept."""
+"""The spool: results are whole or absent, ids are remembered, and nothing is measured that could not be
+kept."""
 
 from __future__ import annotations
 
@@ -227,7 +228,9 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
         assert writer.stdout is not None
         said = [writer.stdout.readline().strip() for _ in range(20)]
         writer.send_signal(signal.SIGKILL)
-        said += [line.strip() for line in writer.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        said += [
+            line.strip() for line in writer.stdout.read().splitlines(keepends=True) if line.endswith("\n")
+        ]
     spool = Spool(path, 1e9, 0)
     for job in said:
         assert spool.end(job) == end_of(job)

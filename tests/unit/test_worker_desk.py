@@ -1,4 +1,5 @@
-"""The worker's answers: epochs, repeated ids, refusals, streams, acknowledgements, and what a full disk does."""
+"""The worker's answers: epochs, repeated ids, refusals, streams, acknowledgements, and what a full disk
+does."""
 
 from __future__ import annotations
 
@@ -145,7 +146,8 @@ def test_a_full_queue_asks_to_come_again(office: Office) -> None:
 
 
 def test_parked_and_latched_are_refused(office: Office) -> None:
-    """Jobs need an engaged tip or an engage before them; an engage needs an open latch; a park always goes."""
+    """Jobs need an engaged tip or an engage before them; an engage needs an open latch; a park always
+    goes."""
     office.parking = True
     assert "engage first" in office.submit("r/a/a1").reason
     office.owner.latch_reason = "trip: boom"
@@ -171,7 +173,8 @@ def test_waiting_jobs_are_discarded_by_a_park(office: Office) -> None:
 
 
 def test_deadlines(office: Office) -> None:
-    """A waiting job whose deadline has passed is discarded; a running one is cut and the electronics stopped."""
+    """A waiting job whose deadline has passed is discarded; a running one is cut and the electronics
+    stopped."""
     office.submit("r/a/a1", deadline_s=1.0)
     office.submit("r/b/a1", deadline_s=1.0)
     office.desk.look_at_deadlines(time.monotonic() + 2.0)
