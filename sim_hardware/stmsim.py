@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 import structlog
 
-from protocols.errors import TunnelpilotError
+from protocols.errors import ConfigError, TunnelpilotError
 from protocols.files.logs import configure_logging
 from protocols.files.state_directory import (
     AlreadyRunningError,
@@ -25,15 +26,19 @@ from protocols.files.truth_log import read_truth, truth_path
 from protocols.links.reactor import Waker
 from sim_hardware.clock import Clock, ScaledClock, SteppedClock
 from sim_hardware.door import Door
+from sim_hardware.drift import DriftSettings
 from sim_hardware.faults import parse_faults
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.catalogue import make_surface
+from sim_hardware.surfaces.recorded import RecordedSurface
 from sim_hardware.truth import TruthPen
-from sim_hardware.world import World
+from sim_hardware.world import World, WorldSettings
 
 SWITCH_INTERVAL_S = 0.5e-3
 """How long one thread may keep the interpreter from another: bounds the latency of a withdrawal."""
 PRIORITY = -5
+LOCK_ATTEMPTS = 4
+LOCK_PAUSE_S = 0.05
 ALREADY_RUNNING = 2
 FAILED = 1
 
@@ -58,6 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stepped", action="store_true", help="time passes only while the microscope acts, and then at once"
     )
+    parser.add_argument(
+        "--drift", type=float, help="factor on the thermal drift (default: 1, for recorded samples 0)"
+    )
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:0", help="the door (port 0: any free one)")
     parser.add_argument(
         "--faults",
@@ -73,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(arguments)
     lock = ProcessLock(options.state, "sim")
     try:
-        lock.acquire()
+        acquire(lock)
         run(options)
     except AlreadyRunningError as running:
         print(f"stmsim: {running}", file=sys.stderr)
@@ -83,6 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(FAILED)
     finally:
         lock.release()
+
+
+def acquire(lock: ProcessLock) -> None:
+    """Take the lock.  Who only looks whether it is taken holds it for a moment: try more than once.
+
+    Raises:
+        AlreadyRunningError: another stmsim has it.
+    """
+    for _ in range(LOCK_ATTEMPTS - 1):
+        try:
+            lock.acquire()
+        except AlreadyRunningError:
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return
+    lock.acquire()
 
 
 def run(options: argparse.Namespace) -> None:
@@ -135,7 +159,8 @@ def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> t
     tip_changes = max((int(entry.detail.get("tip_changes", 0)) for entry in earlier), default=0)
     clock: Clock = SteppedClock(start_s) if options.stepped else ScaledClock(options.time_scale, start_s)
     pen = TruthPen(path)
-    world = World(surface, clock, pen, options.seed, tip_changes=tip_changes, on_change=waker.wake)
+    settings = WorldSettings(drift=drift_settings(options.drift, surface))
+    world = World(surface, clock, pen, options.seed, settings, tip_changes, waker.wake)
     world.note(
         "start",
         pid=os.getpid(),
@@ -149,6 +174,19 @@ def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> t
     if not told or (told[-1].get("sample"), told[-1].get("seed")) != (options.sample, options.seed):
         world.note("ground_truth", **ground_truth(world, options.sample))
     return pen, world
+
+
+def drift_settings(factor: float | None, surface: Surface) -> DriftSettings:
+    """The usual drift times a factor; a recorded sample stands still unless it is told otherwise.
+
+    Raises:
+        ConfigError: a negative or absurd factor.
+    """
+    share = factor if factor is not None else 0.0 if isinstance(surface, RecordedSurface) else 1.0
+    if not 0.0 <= share <= 1000.0:
+        raise ConfigError(f"a drift factor of {share:g} is outside 0 to 1000.")
+    usual = DriftSettings()
+    return DriftSettings(share * usual.lateral_m_s, share * usual.vertical_m_s)
 
 
 def ground_truth(world: World, sample: str) -> dict[str, object]:

@@ -96,9 +96,9 @@ class TruthPen:
     def _write(self) -> None:
         while True:
             with self._condition:
-                while not self._waiting and not self._closed:
+                while not self._waiting and self._durable == self._written and not self._closed:
                     self._condition.wait()
-                if not self._waiting:
+                if not self._waiting and self._durable == self._written:
                     return
             problem = ""
             try:

@@ -25,7 +25,7 @@ from protocols.errors import DriverError, TunnelpilotError
 from protocols.messages.data import InstrumentState
 from protocols.messages.recipes import LockIn
 from sim_hardware.clock import Clock
-from sim_hardware.drift import NO_DRIFT, DriftSettings, ThermalDrift
+from sim_hardware.drift import DriftSettings, ThermalDrift
 from sim_hardware.electronics import ElectronicsSettings, measurement_noise
 from sim_hardware.feedback import FeedbackSettings, relax
 from sim_hardware.junction import Junction
@@ -79,8 +79,7 @@ class World:
         self.on_change = on_change
         """Called from any thread when an activity progressed or ended; must return at once."""
         self.junction = Junction(surface, tip_after(seed, tip_changes), self.settings.work_function_ev)
-        drift = NO_DRIFT if self.recorded is not None else self.settings.drift
-        self.drift = ThermalDrift(drift, seed)
+        self.drift = ThermalDrift(self.settings.drift, seed)
         self.situation = Situation(z_m=self.settings.feedback.z_high_m, since_s=clock.now())
         self.lock = threading.RLock()
         self.job_id = ""
