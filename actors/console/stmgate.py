@@ -24,7 +24,7 @@ from protocols.files.state_directory import default_state_directory
     "--limits",
     type=click.Path(path_type=Path),
     default=None,
-    help="Limits file (default: gateway/limits.toml of the state directory; made for a simulated microscope).",
+    help="Limits file (default: gateway/limits.toml of the state directory; made for simulated ones).",
 )
 @click.option("--driver", default="sim", show_default=True, help="Name of the driver of the electronics.")
 @click.option(
@@ -63,8 +63,8 @@ def main(
 ) -> None:
     """Run the instrument gateway in the foreground until SIGTERM or Ctrl-C, which park the tip first.
 
-    It is two processes: a guard (emergency stop, lease, its own connection to the electronics) and a worker (jobs
-    and data), which the guard starts and watches.  Either parks the tip when the other vanishes.
+    It is two processes: a guard (emergency stop, lease, its own connection to the electronics) and a worker
+    (jobs and data), which the guard starts and watches.  Either parks the tip when the other vanishes.
     """
     options = GuardOptions(
         state=state or default_state_directory(),

@@ -271,7 +271,8 @@ class Executor:
         log.warning("job ended badly", job=job.job_id, state=outcome.state.value, reason=reason)
 
     def _await_order_of_withdrawal(self) -> None:
-        """A withdrawal reaches the electronics before its order reaches us: see whether it made the call fail."""
+        """A withdrawal reaches the electronics before its order reaches us: see whether it made the call
+        fail."""
         try:
             withdrawn = self._read().withdrawn or not self._state_is_engaged()
         except (TunnelpilotError, OSError):
@@ -361,8 +362,9 @@ class Executor:
         off = abs(found.bias_v - bias_v) > self._limits.bias_tolerance
         if off or abs(found.setpoint_a - setpoint_a) > self._limits.setpoint_tolerance * setpoint_a:
             raise DriverError(
-                f"bias and setpoint were set to {format_quantity(bias_v, 'V')}, {format_quantity(setpoint_a, 'A')} and "
-                f"read back as {format_quantity(found.bias_v, 'V')}, {format_quantity(found.setpoint_a, 'A')}."
+                f"bias and setpoint were set to {format_quantity(bias_v, 'V')}, "
+                f"{format_quantity(setpoint_a, 'A')} and read back as {format_quantity(found.bias_v, 'V')}, "
+                f"{format_quantity(found.setpoint_a, 'A')}."
             )
 
     def _go_to_bias(self, job: Job, bias_v: float, setpoint_a: float, state: InstrumentState) -> None:
@@ -536,8 +538,8 @@ class Executor:
             if state.time_s - began > self._limits.engage_time_max:
                 reason = (
                     f"no surface within {format_quantity(self._limits.engage_time_max, 's')}: |I| = "
-                    f"{format_quantity(abs(state.current_a), 'A')} at z = {format_quantity(state.z_m, 'm')}; it needs "
-                    "the coarse motor"
+                    f"{format_quantity(abs(state.current_a), 'A')} at z = {format_quantity(state.z_m, 'm')}; "
+                    "it needs the coarse motor"
                 )
                 self._step_engage("no-surface")
                 self._guard.ask_park(reason, "no-surface", latch="no-surface")

@@ -53,8 +53,8 @@ class Gate:
 
     @contextlib.contextmanager
     def acting(self, generation: int) -> Iterator[None]:
-        """Around each call that acts.  ``generation``: as it was when the job began, for a park that was ordered
-        and confirmed between two calls must not be acted against either.
+        """Around each call that acts.  ``generation``: as it was when the job began, for a park that was
+        ordered and confirmed between two calls must not be acted against either.
 
         Raises:
             TipParkedError: the tip was parked meanwhile.

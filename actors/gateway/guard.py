@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import structlog
 
 from actors.gateway.drivers import open_driver
 from actors.gateway.electronics import Electronics, open_with_patience, withdraw_unless_parked
+from actors.gateway.hands import Alarms, Hands
 from actors.gateway.internal import (
     AskEngage,
     AskPark,
@@ -63,19 +63,12 @@ from protocols.messages.control import (
     Stop,
     StopAnswer,
 )
-from protocols.messages.data import InstrumentState
-from protocols.states.park import ENGAGED, PARKED
+from protocols.states.park import PARKED
 
 log = structlog.get_logger(__name__)
 
-POLL_S = 0.03
-"""Wall time between readings of the electronics."""
-
 TICK_S = 0.01
 """Resolution of the lease's clock."""
-
-BLIND_S = 1.0
-"""An engaged tip whose electronics were not readable for so long is parked."""
 
 QUIET_S = 2.0
 """A worker that still acts so long after a park order is killed."""
@@ -93,8 +86,8 @@ ANSWER_WITHIN_S = 0.3
 RELEASE_WITHIN_S = 10.0
 """A released lease is answered when the tip is parked, or after this time."""
 
-ALARM_LINGERS_S = 5.0
-"""A range alarm stays this long after its cause, so that nobody misses it."""
+PRIORITY = -10
+"""Niceness of guard and worker where the system allows it."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +150,15 @@ class Guard:
         self.info = self._electronics.driver().info()
         if self.info.time_scale != 1.0 and not self.info.simulated:
             raise ConfigError(
-                f"the electronics {self.info.name} run at time scale {self.info.time_scale:g}; real electronics run at 1."
+                f"the electronics {self.info.name} run at time scale {self.info.time_scale:g}.",
+                "Real electronics run at 1.",
             )
         self.limits, self._limits_path = load_limits(options.limits, self._folder, self.info)
         self._latch = Latch(self._folder / "latch.json")
         self._lease = LeaseKeeper(self._folder / "lease.json")
         self._server = CommandServer(options.safety, "stmgate guard")
-        self._watch = Watch(self.limits, self.info)
+        self._alarms = Alarms()
+        self._events: collections.deque[tuple[str, Any]] = collections.deque()
         self._worker: WorkerProcess | None = None
         self._worker_starts: collections.deque[float] = collections.deque()
         self._worker_given_up = ""
@@ -174,23 +169,22 @@ class Guard:
             silence=self._silence_worker,
             is_silent=self._worker_is_silent,
             confirmed=lambda generation: self._events.append(("parked", generation)),
-            alarm=lambda text: self._set_alarm("park", text),
+            alarm=lambda text: self._alarms.set("park", text),
         )
-        self._events: collections.deque[tuple[str, Any]] = collections.deque()
+        self._hands = Hands(
+            self._electronics,
+            self._parker,
+            self._latch,
+            Watch(self.limits, self.info),
+            self._alarms,
+            lambda: bool(self._approaching),
+        )
         self._waiting: list[_Waiting] = []
-        self._alarms: dict[str, str] = {}
-        self._alarm_times: dict[str, float] = {}
-        self._alarm_lock = threading.Lock()
-        self._instrument: InstrumentState | None = None
-        self._read_s = time.monotonic()
         self._approaching = ""
-        self._trips = 0
         self._seen_lease: tuple[int, bool] = (-1, False)
         self._leaving = ""
         self._signals = 0
-        self._stop_hands = threading.Event()
         self._loop_s = time.monotonic()
-        self._hands = threading.Thread(target=self._use_hands, name="hands", daemon=True)
 
     # The main thread
 
@@ -219,10 +213,7 @@ class Guard:
 
     def close(self) -> None:
         """Let go of everything."""
-        self._stop_hands.set()
-        self._parker.wanted.set()
-        if self._hands.is_alive():
-            self._hands.join(2.0)
+        self._hands.stop()
         self._server.close()
         self._electronics.close()
         self._lock.release()
@@ -299,10 +290,9 @@ class Guard:
                 f"the tip is not parked yet ({self._parker.state}).", "Wait for the park, then acknowledge."
             )
         reason = self._latch.reason
-        crashed = self._instrument is not None and self._instrument.crashed
+        crashed = self._hands.instrument is not None and self._hands.instrument.crashed
         was_shut = self._latch.acknowledge(message.who, crashed)
-        with self._alarm_lock:
-            self._alarms.clear()
+        self._alarms.clear()
         if self._worker_given_up:
             self._worker_given_up = ""
             self._worker_starts.clear()
@@ -313,8 +303,6 @@ class Guard:
     def _status(self) -> GuardStatus:
         worker = self._worker
         ready = worker.ready if worker else None
-        with self._alarm_lock:
-            alarms = tuple(self._alarms.values())
         return GuardStatus(
             pid=os.getpid(),
             worker_pid=worker.pid if worker else 0,
@@ -328,9 +316,9 @@ class Guard:
             latch_reason=self._latch.reason,
             last_park_reason=self._parker.reason,
             last_park_cause=self._parker.cause,
-            instrument=self._instrument,
-            alarms=alarms,
-            trips=self._trips,
+            instrument=self._hands.instrument,
+            alarms=self._alarms.texts(),
+            trips=self._hands.trips,
             commands_endpoint=ready.commands if ready else "",
             data_endpoint=ready.data if ready else "",
         )
@@ -485,8 +473,11 @@ class Guard:
         while self._worker_starts and now - self._worker_starts[0] > RESTARTS_WITHIN_S:
             self._worker_starts.popleft()
         if len(self._worker_starts) > RESTARTS:
-            self._worker_given_up = f"it ended {len(self._worker_starts)} times in {RESTARTS_WITHIN_S:g} s, last: {worker.last_words()}"
-            self._set_alarm("worker", f"worker: {self._worker_given_up}")
+            self._worker_given_up = (
+                f"it ended {len(self._worker_starts)} times in {RESTARTS_WITHIN_S:g} s, "
+                f"last: {worker.last_words()}"
+            )
+            self._alarms.set("worker", f"worker: {self._worker_given_up}")
             log.error("worker is not started again", reason=self._worker_given_up)
             return
         if not self._leaving:
@@ -504,7 +495,7 @@ class Guard:
     def _park_for_worker(self, message: AskPark) -> None:
         """From the link's thread, at once."""
         if message.latch:
-            self._shut_latch(message.latch, message.reason)
+            self._hands.shut_latch(message.latch, message.reason)
         else:
             self._parker.order(message.reason, message.cause)
 
@@ -522,7 +513,7 @@ class Guard:
         return False
 
     def _beat(self) -> GuardBeat | None:
-        if time.monotonic() - self._loop_s > 2.0 and self._hands.is_alive() and not self._leaving:
+        if time.monotonic() - self._loop_s > 2.0 and self._hands.alive and not self._leaving:
             return None
         return GuardBeat(epoch=self._lease.epoch, held=self._lease.held, latch_reason=self._latch.reason)
 
@@ -545,91 +536,14 @@ class Guard:
             data=ready.data if ready else "",
         )
 
-    # The hands thread
 
-    def _use_hands(self) -> None:
-        while not self._stop_hands.is_set():
-            try:
-                if self._parker.busy:
-                    self._parker.step()
-                    if self._parker.last_state is not None:
-                        self._instrument = self._parker.last_state
-                        self._read_s = time.monotonic()
-                else:
-                    self._parker.wanted.clear()
-                    if not self._parker.busy:
-                        self._look()
-                        self._parker.wanted.wait(POLL_S)
-            except Exception:
-                # The hands must go on whatever happens: without them nothing parks.
-                log.exception("the hands stumbled")
-                time.sleep(POLL_S)
-
-    def _look(self) -> None:
-        try:
-            state = self._electronics.driver().state()
-        except (TunnelpilotError, OSError) as problem:
-            self._cannot_look(str(problem))
-            return
-        self._instrument, self._read_s = state, time.monotonic()
-        self._set_alarm("driver", "")
-        if not state.crashed:
-            self._latch.forget_crash()
-        park = self._parker.state
-        if park == PARKED and (state.feedback or not state.withdrawn):
-            self._parker.found_engaged(
-                f"a parked tip is not withdrawn any more (feedback {state.feedback}, withdrawn {state.withdrawn})"
-            )
-        if park == ENGAGED and state.withdrawn and not state.feedback and not self._approaching:
-            self._parker.order("the tip was withdrawn by somebody else", "found-withdrawn")
-            return
-        if park != ENGAGED:
-            self._watch.forget()
-        crash_news = state.crashed and not self._latch.crash_seen and self._latch.state == "open"
-        if park == ENGAGED or (park == PARKED and crash_news):
-            approaching = bool(self._approaching)
-            finding = self._watch.look(state, approaching=approaching, crash_seen=self._latch.crash_seen)
-            if finding is not None:
-                self._shut_latch(finding.cause, finding.reason)
-            self._show_ranges(self._watch.range_alarms(state, approaching=approaching))
-        else:
-            self._show_ranges({})
-
-    def _shut_latch(self, cause: str, reason: str) -> None:
-        self._latch.shut(cause, reason)
-        self._parker.order(f"{cause}: {reason}", cause)
-        self._latch.save()
-        self._watch.forget()
-        self._trips += cause == "trip"
-        self._set_alarm("latch", f"latched: {cause}: {reason}")
-        log.error("latched", cause=cause, reason=reason)
-
-    def _cannot_look(self, problem: str) -> None:
-        blind_s = time.monotonic() - self._read_s
-        self._set_alarm("driver", f"driver: the electronics do not answer: {problem}")
-        if blind_s < BLIND_S:
-            return
-        if self._parker.state == ENGAGED:
-            self._parker.order(f"the electronics were not readable for {blind_s:.1f} s: {problem}", "driver")
-        self._electronics.reopen()
-
-    def _show_ranges(self, found: dict[str, str]) -> None:
-        now = time.monotonic()
-        for key, text in found.items():
-            if key not in self._alarms:
-                log.warning("range alarm", text=text)
-            self._set_alarm(key, text)
-            self._alarm_times[key] = now
-        for key in [k for k in self._alarms if k.endswith("-range") and k not in found]:
-            if now - self._alarm_times.get(key, 0.0) > ALARM_LINGERS_S:
-                self._set_alarm(key, "")
-
-    def _set_alarm(self, key: str, text: str) -> None:
-        with self._alarm_lock:
-            if text:
-                self._alarms[key] = text
-            else:
-                self._alarms.pop(key, None)
+def take_precedence() -> None:
+    """Go before heavy processes where the system lets us, and switch threads soon."""
+    sys.setswitchinterval(0.001)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except PermissionError:
+        log.debug("no precedence over other processes: that needs a privilege")
 
 
 def run_guard(options: GuardOptions) -> int:
@@ -651,7 +565,7 @@ def run_guard(options: GuardOptions) -> int:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    sys.setswitchinterval(0.001)
+    take_precedence()
     guard = Guard(options)
     for reason in early:
         guard.ask_to_leave(reason)

@@ -201,8 +201,8 @@ def check_against_state(
         case Pulse() if not recipe.hold_z:
             if recipe.bias_v * state.bias_v < 0:
                 raise LimitError(
-                    f"a pulse of {_text(recipe.bias_v, 'V')} with feedback on at {_text(state.bias_v, 'V')} would "
-                    "change polarity through 0 V.",
+                    f"a pulse of {_text(recipe.bias_v, 'V')} with feedback on at {_text(state.bias_v, 'V')} "
+                    "would change polarity through 0 V (min_feedback_bias).",
                     "Set hold_z, or change the bias first.",
                     limit="min_feedback_bias",
                     value=recipe.bias_v,

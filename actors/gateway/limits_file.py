@@ -18,8 +18,8 @@ log = structlog.get_logger(__name__)
 def load_limits(named: Path | None, folder: Path, info: DriverInfo) -> tuple[Limits, Path]:
     """The limits and the file they came from: ``named``, else ``folder/limits.toml``.
 
-    For a simulated microscope a missing file is made from the one we ship; for real electronics somebody has to
-    write it, with care.
+    For a simulated microscope a missing file is made from the one we ship; for real electronics somebody has
+    to write it, with care.
 
     Raises:
         ConfigError: file, key and allowed range of everything that is wrong, or no file at all.

@@ -230,7 +230,8 @@ class Spool:
             finals = tuple(state.value for state in FINAL_STATES)
             marks = ",".join("?" * len(finals))
             self._db.execute(
-                f"update jobs set acknowledged_s = coalesce(acknowledged_s, ?) where id = ? and state in ({marks})",
+                "update jobs set acknowledged_s = coalesce(acknowledged_s, ?) "
+                f"where id = ? and state in ({marks})",
                 (time.time(), job_id, *finals),
             )
             if not self._db.changes():
@@ -321,8 +322,8 @@ class Spool:
         """
         if self._stored_bytes + needed_bytes > self.quota_bytes:
             raise DiskFullError(
-                f"the spool holds {self._stored_bytes} bytes of results that no journal has acknowledged; the next "
-                f"needs up to {needed_bytes}, the quota is {self.quota_bytes:.0f}.",
+                f"the spool holds {self._stored_bytes} bytes of results that no journal has acknowledged; "
+                f"the next needs up to {needed_bytes}, the quota is {self.quota_bytes:.0f}.",
                 "See that the journal writer runs and acknowledges, or raise spool_quota_bytes.",
                 limit="spool_quota_bytes",
             )

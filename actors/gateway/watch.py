@@ -63,8 +63,8 @@ class Watch:
             if min(value - low, high - value) < margin * (high - low):
                 advice = "; it needs the coarse motor" if axis == "z" else ""
                 alarms[f"{axis}-range"] = (
-                    f"{axis}-range: {axis} = {format_quantity(value, 'm')} is within {margin:.0%} of an end of its "
-                    f"range ({format_quantity(low, 'm')} to {format_quantity(high, 'm')}){advice}"
+                    f"{axis}-range: {axis} = {format_quantity(value, 'm')} is within {margin:.0%} of an end "
+                    f"of its range ({format_quantity(low, 'm')} to {format_quantity(high, 'm')}){advice}"
                 )
         return alarms
 
@@ -83,8 +83,9 @@ class Watch:
             return None
         return Finding(
             "trip",
-            f"|I| = {format_quantity(current, 'A')} for {format_quantity(lasted, 's')} with feedback on at a setpoint "
-            f"of {format_quantity(abs(state.setpoint_a), 'A')} (trips above {format_quantity(threshold, 'A')})",
+            f"|I| = {format_quantity(current, 'A')} for {format_quantity(lasted, 's')} with feedback on "
+            f"at a setpoint of {format_quantity(abs(state.setpoint_a), 'A')} "
+            f"(trips above {format_quantity(threshold, 'A')})",
         )
 
     def _look_at_z(self, state: InstrumentState) -> Finding | None:
@@ -94,6 +95,6 @@ class Watch:
             return None
         return Finding(
             "z-end",
-            f"z = {format_quantity(state.z_m, 'm')} is at an end of its range ({format_quantity(low, 'm')} to "
-            f"{format_quantity(high, 'm')}); it needs the coarse motor",
+            f"z = {format_quantity(state.z_m, 'm')} is at an end of its range "
+            f"({format_quantity(low, 'm')} to {format_quantity(high, 'm')}); it needs the coarse motor",
         )

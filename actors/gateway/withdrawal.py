@@ -40,10 +40,10 @@ class Withdrawal:
 class Parker:
     """Parks the tip and makes sure of it.
 
-    ``driver`` gives the present driver (it may be replaced while nothing answers).  ``silence`` is called once per
-    park with its generation and the reason: whoever else acts on the electronics must stop; ``is_silent`` says
-    whether that has happened.  ``confirmed`` is called when the tip is parked.  ``alarm`` takes the text of a park
-    that does not come true, and "" when it has.
+    ``driver`` gives the present driver (it may be replaced while nothing answers).  ``silence`` is called
+    once per park with its generation and the reason: whoever else acts on the electronics must stop;
+    ``is_silent`` says whether that has happened.  ``confirmed`` is called when the tip is parked.  ``alarm``
+    takes the text of a park that does not come true, and "" when it has.
     """
 
     def __init__(
@@ -176,8 +176,8 @@ class Parker:
             return ""
         if self._machine.state not in {"probing", "probing again"}:
             self._say(
-                f"read-back: withdrawn {found.withdrawn}, feedback {found.feedback}, sweeping {found.sweeping}, "
-                f"scanning {found.scanning}, z {found.z_m:.3e} m"
+                f"read-back: withdrawn {found.withdrawn}, feedback {found.feedback}, "
+                f"sweeping {found.sweeping}, scanning {found.scanning}, z {found.z_m:.3e} m"
             )
         return "bad"
 

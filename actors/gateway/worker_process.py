@@ -38,9 +38,9 @@ STUCK_S = 20.0
 class WorkerProcess:
     """One worker, from its start to its death.
 
-    ``gone`` is called once, from the link's thread, as soon as the worker is dead or silent; ``ask_park`` at once
-    when the worker asks for a park; every other message goes to ``heard``.  ``beat`` gives what the next heartbeat
-    says, or None when the guard's own loop makes no progress.
+    ``gone`` is called once, from the link's thread, as soon as the worker is dead or silent; ``ask_park`` at
+    once when the worker asks for a park; every other message goes to ``heard``.  ``beat`` gives what the next
+    heartbeat says, or None when the guard's own loop makes no progress.
     """
 
     def __init__(

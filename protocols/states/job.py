@@ -62,8 +62,8 @@ JOB_TABLE = Table(
 def is_repeatable(recipe: Recipe) -> bool:
     """Whether an attempt that was cut short may simply be made again.
 
-    A move, a pulse or an indentation changes the tip or the surface, or leaves it elsewhere: when its outcome is
-    unknown it is said so and never repeated by itself.
+    A move, a pulse or an indentation changes the tip or the surface, or leaves it elsewhere: when its outcome
+    is unknown it is said so and never repeated by itself.
     """
     return not isinstance(recipe, Move | Pulse | Indentation)
 

@@ -51,7 +51,7 @@ LONG_SPECTRUM = SpectrumRecipe(
 """30 s of sweep: whatever a test does happens in its middle."""
 
 
-def await_that(what: str, look: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+def await_that(what: str, look: Callable[[], T | None], patience_s: float = PATIENCE_S) -> T:
     """Look until it is true; errors of ours count as not yet."""
     deadline = time.monotonic() + patience_s
     last: object = None
@@ -73,7 +73,16 @@ class Simulator:
 
     def __init__(self, state: Path, *arguments: str) -> None:
         self.state = state
-        command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(state), "--seed", "3", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "sim_hardware.stmsim",
+            "--state",
+            str(state),
+            "--seed",
+            "3",
+            *arguments,
+        ]
         self.process = subprocess.Popen(command)
         self.door = str(await_that("stmsim", lambda: read_endpoints(state, "sim"))["door"])
 
@@ -225,8 +234,7 @@ class Gateway:
                 self.process.wait(5)
         if self.process.stderr is not None:
             self.process.stderr.close()
-        for pid in pids:
-            await_that("the worker's end", lambda pid=pid: not is_alive(pid), 10.0)
+        await_that("the worker's end", lambda: not any(is_alive(pid) for pid in pids), 10.0)
 
     def _drop_clients(self) -> None:
         for client in self._clients.values():
@@ -237,7 +245,7 @@ class Gateway:
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -1,4 +1,5 @@
-"""The gateway as processes over the simulated microscope: kills, lease, stop, restarts.  Truth is the simulator's log."""
+"""The gateway as processes over the simulated microscope: kills, lease, stop, restarts.  Truth is the
+simulator's log."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ from protocols.messages.control import (
     RenewLease,
     WorkerQuery,
 )
-from protocols.messages.data import Chunk, EndOfStream, FrameLines, StreamMessage, SweepData
+from protocols.messages.data import Chunk, EndOfStream, FrameLines, InstrumentState, StreamMessage, SweepData
 from protocols.messages.jobs import (
     AcknowledgeJob,
     CancelJob,
@@ -71,17 +72,19 @@ def is_withdrawn(sim: Simulator) -> bool:
     """What the microscope itself says."""
     with CommandClient(sim.door, "test", "stmsim") as door:
         state = door.request(simdoor.SimReadState(), 2.0)
-    return bool(state.withdrawn and not state.feedback)
+    assert isinstance(state, InstrumentState)
+    return state.withdrawn and not state.feedback
 
 
 def await_sweeping(sim: Simulator) -> None:
     """Wait until a sweep is under way."""
     with CommandClient(sim.door, "test", "stmsim") as door:
-        await_that("a sweep", lambda: door.request(simdoor.SimReadState(), 2.0).sweeping)
+        await_that("a sweep", lambda: getattr(door.request(simdoor.SimReadState(), 2.0), "sweeping", False))
 
 
 def test_jobs_run_once_and_are_answered_from_the_spool(gate: Gateway, sim: Simulator) -> None:
-    """A repeated id is answered with its state and its truth entry stays the only one, also after a restart."""
+    """A repeated id is answered with its state and its truth entry stays the only one, also after a
+    restart."""
     gate.acquire()
     gate.engage()
     gate.sweep("run/d0001/a1")
@@ -124,7 +127,8 @@ async def receive(gate: Gateway, job_id: str, from_seq: int = 0) -> list[StreamM
 
 
 def test_data_arrives_by_credited_streams(gate: Gateway) -> None:
-    """A sweep is one chunk and an end; frames come in lines; a job without data has an end; old ones are read again."""
+    """A sweep is one chunk and an end; frames come in lines; a job without data has an end; old ones are read
+    again."""
     gate.acquire()
     gate.engage("data/engage/a1")
     gate.submit("data/f0001/a1", BiasFrames(frame=FRAME, biases_v=(0.5, 0.4)))
@@ -182,7 +186,8 @@ def test_a_stop_in_mid_sweep_retracts_and_interrupts(gate: Gateway, sim: Simulat
 
 
 def test_a_killed_worker_is_replaced_over_a_parked_tip(gate: Gateway, sim: Simulator) -> None:
-    """kill -9 of the worker in mid-sweep: withdrawn at once; its attempt is interrupted; the lease goes on."""
+    """kill -9 of the worker in mid-sweep: withdrawn at once; its attempt is interrupted; the lease goes
+    on."""
     gate.acquire()
     gate.engage("kw/engage/a1")
     gate.sweep("kw/d0001/a1", spectrum=LONG_SPECTRUM)
@@ -192,7 +197,6 @@ def test_a_killed_worker_is_replaced_over_a_parked_tip(gate: Gateway, sim: Simul
     gate.parked("worker")
     retraction = next(e for e in sim.truth("retraction") if e.monotonic_s > at)
     assert retraction.detail["during"] == "sweep"
-    print(f"retraction {1e3 * (retraction.monotonic_s - at):.1f} ms after the kill of the worker")
     await_that("a new worker", lambda: gate.worker_pid() not in (0, old))
     assert gate.final("kw/d0001/a1").state == "interrupted"
     gate.renew()
@@ -202,7 +206,8 @@ def test_a_killed_worker_is_replaced_over_a_parked_tip(gate: Gateway, sim: Simul
 
 
 def test_a_killed_guard_leaves_a_parked_tip_and_no_worker(gate: Gateway, sim: Simulator) -> None:
-    """kill -9 of the guard in mid-sweep: the worker withdraws at once, confirms, and ends; the next start is clean."""
+    """kill -9 of the guard in mid-sweep: the worker withdraws at once, confirms, and ends; the next start is
+    clean."""
     epoch = gate.acquire()
     gate.engage("kg/engage/a1")
     gate.sweep("kg/d0001/a1", spectrum=LONG_SPECTRUM)
@@ -214,7 +219,6 @@ def test_a_killed_guard_leaves_a_parked_tip_and_no_worker(gate: Gateway, sim: Si
     assert is_withdrawn(sim)
     retraction = next(e for e in sim.truth("retraction") if e.monotonic_s > at)
     assert retraction.detail["during"] == "sweep"
-    print(f"retraction {1e3 * (retraction.monotonic_s - at):.1f} ms after the kill of the guard")
     gate.start()
     assert gate.final("kg/d0001/a1").state == "interrupted"
     with pytest.raises(StaleEpochError):
@@ -223,7 +227,8 @@ def test_a_killed_guard_leaves_a_parked_tip_and_no_worker(gate: Gateway, sim: Si
 
 
 def test_when_both_die_the_next_start_parks_first(gate: Gateway, sim: Simulator) -> None:
-    """Both halves killed while engaged: the tip stays engaged, and the next start withdraws before it serves."""
+    """Both halves killed while engaged: the tip stays engaged, and the next start withdraws before it
+    serves."""
     gate.acquire()
     gate.engage("kb/engage/a1")
     worker = gate.worker_pid()
@@ -253,7 +258,8 @@ def test_a_worker_that_hangs_is_noticed_by_its_silence(gate: Gateway, sim: Simul
 
 
 def test_a_worker_that_dies_again_and_again_is_given_up(gate: Gateway, sim: Simulator) -> None:
-    """After three restarts within a minute the tip stays parked, an alarm stands, and a person's ack starts anew."""
+    """After three restarts within a minute the tip stays parked, an alarm stands, and a person's ack starts
+    anew."""
     seen: set[int] = set()
     for _ in range(4):
         pid = await_that("a worker", lambda: gate.worker_pid() not in {0, *seen} and gate.worker_pid())
@@ -269,7 +275,8 @@ def test_a_worker_that_dies_again_and_again_is_given_up(gate: Gateway, sim: Simu
 
 
 def test_an_expired_lease_parks_and_lets_a_new_owner_in(gate: Gateway, sim: Simulator) -> None:
-    """Nobody renews: parked for that reason; the old epoch is refused, a higher one granted after the park."""
+    """Nobody renews: parked for that reason; the old epoch is refused, a higher one granted after the
+    park."""
     first = gate.acquire(duration_s=0.5)
     gate.parked("lease")
     assert is_withdrawn(sim)
@@ -317,8 +324,8 @@ def test_a_crash_latches_until_a_person_acknowledges(gate: Gateway, sim: Simulat
     gate.engage("crash/engage/a1")
     with CommandClient(sim.door, "test", "stmsim") as door:
         door.request(simdoor.SimFault(kind="tip_crash"), 2.0)
-    status = await_that("the latch", lambda: (s := gate.guard()).latch == "latched" and s)
-    assert status.latch_reason
+    await_that("the latch", lambda: gate.guard().latch == "latched")
+    assert gate.guard().latch_reason
     gate.parked()
     refused = gate.submit("crash/engage/a2", Engage(bias_v=0.5, setpoint_a=5e-11))
     assert refused.state == "refused"
@@ -335,7 +342,8 @@ def test_a_crash_latches_until_a_person_acknowledges(gate: Gateway, sim: Simulat
 
 
 def test_queue_priorities_cancel_and_deadline(gate: Gateway, sim: Simulator) -> None:
-    """One running, one ready of each rank; more is 'queue full' and does not use up the id; the operator goes first."""
+    """One running, one ready of each rank; more is 'queue full' and does not use up the id; the operator goes
+    first."""
     gate.acquire()
     gate.engage("queue/engage/a1")
     gate.sweep("queue/d0001/a1", spectrum=LONG_SPECTRUM)
@@ -363,13 +371,18 @@ def test_queue_priorities_cancel_and_deadline(gate: Gateway, sim: Simulator) -> 
     assert "deadline" in overdue.reason
 
 
-def test_a_second_gateway_and_bad_options_are_told_what_to_do(gate: Gateway, sim: Simulator, tmp_path: Path) -> None:
+def test_a_second_gateway_and_bad_options_are_told_what_to_do(
+    gate: Gateway, sim: Simulator, tmp_path: Path
+) -> None:
     """Second instance, port in use, bad limits file, unknown driver: exit status 2 and one clear sentence."""
 
     def run(state: Path, *arguments: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "actors.console.stmgate", "--state", str(state)]
         done = subprocess.run(
-            [*command, "--driver-endpoint", sim.door, *arguments], capture_output=True, text=True, timeout=PATIENCE_S
+            [*command, "--driver-endpoint", sim.door, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
         )
         return done.returncode, done.stderr
 
@@ -413,7 +426,11 @@ def test_no_spectrum_is_measured_that_could_not_be_kept(sim: Simulator, tmp_path
         gate.acquire()
         gate.engage("full/engage/a1")
         long = LONG_SPECTRUM.__class__(
-            **{**{f: getattr(LONG_SPECTRUM, f) for f in LONG_SPECTRUM.__struct_fields__}, "points": 2000, "dwell_s": 1e-4}
+            **{
+                **{f: getattr(LONG_SPECTRUM, f) for f in LONG_SPECTRUM.__struct_fields__},
+                "points": 2000,
+                "dwell_s": 1e-4,
+            }
         )
         mark = sim.mark()
         gate.sweep("full/d0001/a1", spectrum=long)
@@ -425,5 +442,3 @@ def test_no_spectrum_is_measured_that_could_not_be_kept(sim: Simulator, tmp_path
         gate.ask(AcknowledgeJob(job_id="full/d0001/a1", epoch=gate.epoch))
         gate.sweep("full/d0002/a1", spectrum=long)
         assert gate.final("full/d0002/a1").state == "finished"
-
-

@@ -179,18 +179,8 @@ def test_every_kind_of_job_ends_well(recipe: Recipe) -> None:
 @given(
     recipe=st.sampled_from(EVERY),
     call=st.sampled_from(
-        [
-            "state",
-            "begin_job",
-            "set_bias",
-            "set_setpoint",
-            "set_feedback",
-            "set_lockin",
-            "settle",
-            "move",
-            "sweep",
-        ]
-        + ["frame", "pulse", "indent", "end_job", "stop"]
+        "state begin_job set_bias set_setpoint set_feedback set_lockin settle move sweep frame pulse "
+        "indent end_job stop".split()
     ),
     times=st.sampled_from([1, 2, -1]),
 )
@@ -275,7 +265,6 @@ def test_a_foreign_change_fails_the_job_and_says_what_changed() -> None:
     outcome = bench.run(sweep_at())
     assert outcome.state is JobState.FAILED
     assert "bias is 700 mV instead of 500 mV" in outcome.reason
-    assert outcome.chunks == [] or outcome.state is not JobState.FINISHED
 
 
 def test_feedback_found_off_fails_before_anything_moves() -> None:

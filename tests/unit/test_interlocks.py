@@ -154,7 +154,7 @@ def test_no_accepted_frame_lies_outside(changes: dict[str, Any], kind: str, bias
     """All four corners after rotation, line speed, bias, setpoint and duration are in range."""
     frame = msgspec.structs.replace(FRAME, **changes)
     recipe: Recipe = frame
-    biases = (frame.bias_v,)
+    biases: tuple[float, ...] = (frame.bias_v,)
     if kind == "reference":
         recipe = ReferencePatch(frame=frame)
     elif kind == "biases":

@@ -96,6 +96,7 @@ class LeaseLife(RuleBasedStateMachine):
 
     @initialize(folder=st.uuids())
     def begin(self, folder: object) -> None:
+        """A guard that has just started."""
         import tempfile
 
         self.folder = tempfile.TemporaryDirectory()
@@ -107,6 +108,7 @@ class LeaseLife(RuleBasedStateMachine):
 
     @rule(owner=st.sampled_from("ab"))
     def acquire(self, owner: str) -> None:
+        """Somebody asks for the tip."""
         was_free = self.keeper.state in {"free", "handover"}
         if self.keeper.state == "free":
             assert not self.engaged
@@ -122,6 +124,7 @@ class LeaseLife(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 3))
     def renew(self, back: int) -> None:
+        """Somebody renews, perhaps long out of date."""
         if not self.granted:
             return
         epoch = self.granted[max(0, len(self.granted) - 1 - back)]
@@ -135,29 +138,35 @@ class LeaseLife(RuleBasedStateMachine):
 
     @rule(park=st.booleans())
     def release(self, park: bool) -> None:
+        """The owner gives it back."""
         if self.keeper.held and self.keeper.left_s(self.now) > 0:
             self.keeper.release(self.granted[-1], park, self.now)
 
     @rule(seconds=st.floats(0.0, 5.0))
     def time_passes(self, seconds: float) -> None:
+        """Time."""
         self.now += seconds
         self.keeper.tick(self.now)
 
     @rule()
     def park_confirmed(self) -> None:
+        """The tip is parked."""
         self.engaged = False
         self.keeper.parked()
 
     @rule()
     def guard_dies(self) -> None:
+        """A new guard on the same disk."""
         self.keeper = LeaseKeeper(self.path)
 
     @invariant()
     def nobody_owns_without_time(self) -> None:
+        """A free tip has no time left."""
         if hasattr(self, "keeper") and self.keeper.state in {"free", "ending"}:
             assert self.keeper.left_s(self.now) == 0.0
 
     def teardown(self) -> None:
+        """Remove the folder."""
         if hasattr(self, "folder"):
             self.folder.cleanup()
 

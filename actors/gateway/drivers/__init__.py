@@ -1,8 +1,8 @@
 """Drivers: one module per kind of electronics, found by name.
 
 Names come from the entry point group ``tunnelpilot.drivers``; each entry is a factory
-``(state: Path, endpoint: str, role: str) -> Driver``.  ``role`` is "guard" or "worker": each half of the gateway
-holds a connection of its own.
+``(state: Path, endpoint: str, role: str) -> Driver``.  ``role`` is "guard" or "worker": each half of the
+gateway holds a connection of its own.
 """
 
 from __future__ import annotations
