@@ -16,7 +16,7 @@ from actors.console.options import campaign_argument, state_option
 from actors.console.outcome import ExitCode
 from actors.console.output import note, say
 from actors.console.ready_campaigns import find_campaign
-from protocols.errors import TunnelpilotError
+from protocols.errors import LinkLostError, TunnelpilotError
 from protocols.files.campaign_toml import override, parse_campaign
 from protocols.messages.daemon import AbortRun, RunAccepted, RunAnswer, StartRun
 
@@ -76,7 +76,11 @@ def _in_daemon(state: Path, request: StartRun, detach: bool) -> int:
     if not daemon_runs(state):
         note("Starting the daemon ...")
     ensure_daemon(state, stop_after_last_run=True)
-    run = _start(state, request)
+    try:
+        run = _start(state, request)
+    except LinkLostError:  # a daemon that was just ending with its last run; the token keeps it one run
+        ensure_daemon(state, stop_after_last_run=True)
+        run = _start(state, request)
     if detach:
         say(f"Started {run}.")
         note(f"Come back with 'stmctl watch' or 'stmctl status'; results with 'stmctl show {run}'.")

@@ -129,13 +129,18 @@ def points_table(points: tuple[PointSummary, ...]) -> Table:
             f"{p.y_m * 1e9:.2f}",
             format_quantity(p.scalar, "", 4) if math.isfinite(p.scalar) else "none",
             "" if p.valid else ", ".join(p.quality) or "invalid",
-            f"{p.label} {100 * p.label_confidence:.0f} %" if p.label else "",
+            _label(p),
             p.kind,
         )
         for p in reversed(points)
     ]
     titles = ("job", "x/nm", "y/nm", "scalar", "quality", "label", "chosen by")
     return table("Latest points", titles, rows, ("x/nm", "y/nm", "scalar"))
+
+
+def _label(point: PointSummary) -> str:
+    sure = f" {100 * point.label_confidence:.0f} %" if point.label_confidence > 0 else ""
+    return point.label + sure
 
 
 def point_words(point: PointSummary) -> str:

@@ -301,10 +301,11 @@ def test_up_says_when_one_runs_already(tmp_path: Path) -> None:
 
 def test_a_daemon_that_cannot_start_shows_its_last_words(tmp_path: Path) -> None:
     """The end of its log, and where the rest is; exit code 3."""
-    result = stmctl(tmp_path, "up", "--ray-address", "not-an-address", "--limits", __file__)
-    assert result.exit_code == 3
-    assert "the daemon did not start (status" in result.stderr
-    assert "Its logs are in" in result.stderr
+    with pytest.raises(LinkLostError) as error:
+        daemon_process.ensure_daemon(tmp_path, options=("--log-level", "nonsense"))
+    assert "the daemon did not start (status 2)" in error.value.text
+    assert "'nonsense' is not one of" in error.value.text
+    assert f"Its logs are in {tmp_path / 'daemon'}" in error.value.advice
 
 
 def test_validate_shows_everything_and_estimates(tmp_path: Path) -> None:
