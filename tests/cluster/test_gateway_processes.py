@@ -318,8 +318,22 @@ def test_sigterm_parks_then_ends(gate: Gateway, sim: Simulator) -> None:
     assert not is_alive(worker)
 
 
-def test_a_crash_latches_until_a_person_acknowledges(gate: Gateway, sim: Simulator) -> None:
+@pytest.fixture
+def fragile(tmp_path: Path) -> Iterator[Simulator]:
+    """A microscope that may be damaged."""
+    running = Simulator(tmp_path / "fragile")
+    yield running
+    running.close()
+
+
+def test_a_crash_latches_until_a_person_acknowledges(fragile: Simulator, tmp_path: Path) -> None:
     """A tip crash parks and latches; engage is refused with the reason, over a restart too, until ack."""
+    with gateway(tmp_path / "state", fragile.door) as gate:
+        crash_and_acknowledge(gate, fragile)
+
+
+def crash_and_acknowledge(gate: Gateway, sim: Simulator) -> None:
+    """The course of the test above."""
     gate.acquire()
     gate.engage("crash/engage/a1")
     with CommandClient(sim.door, "test", "stmsim") as door:

@@ -179,8 +179,22 @@ def test_every_kind_of_job_ends_well(recipe: Recipe) -> None:
 @given(
     recipe=st.sampled_from(EVERY),
     call=st.sampled_from(
-        "state begin_job set_bias set_setpoint set_feedback set_lockin settle move sweep frame pulse "
-        "indent end_job stop".split()
+        [
+            "state",
+            "begin_job",
+            "set_bias",
+            "set_setpoint",
+            "set_feedback",
+            "set_lockin",
+            "settle",
+            "move",
+            "sweep",
+            "frame",
+            "pulse",
+            "indent",
+            "end_job",
+            "stop",
+        ]
     ),
     times=st.sampled_from([1, 2, -1]),
 )
