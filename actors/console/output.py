@@ -41,7 +41,8 @@ def complain(error: TunnelpilotError) -> None:
     """What went wrong and what to do."""
     console = stderr()
     console.print("stmctl:", style="bold red", end=" ")
-    console.print(error.text, markup=False, end="\n" if not error.advice else " ")
+    separate = not error.advice or "\n" in error.text
+    console.print(error.text, markup=False, end="\n" if separate else " ")
     if error.advice:
         console.print(error.advice, markup=False)
 
