@@ -53,6 +53,16 @@ class Step:
         return np.asarray(-self.height_m * ndtr(self.beyond_m(x_m, y_m) / self.width_m))
 
 
+def meander(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
+    """Waves of a step edge as thermal meander leaves it: the longer, the higher."""
+    waves = []
+    for _ in range(5):
+        share, wavelength = rng.uniform(0.3, 1.0), rng.uniform(20e-9, 110e-9)
+        amplitude = 0.028 * share * wavelength
+        waves.append((float(amplitude), float(2.0 * np.pi / wavelength), float(rng.uniform(0, 2 * np.pi))))
+    return tuple(waves)
+
+
 class Disorder:
     """A smooth random field: ``count`` plane waves with wavelengths between the two given, unit variance."""
 

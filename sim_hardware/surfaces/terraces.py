@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sim_hardware.surfaces.base import SurfaceObject
 from sim_hardware.surfaces.features import FWHM_PER_SIGMA, Blob, Feature, FeatureMap
-from sim_hardware.surfaces.relief import Disorder, HexagonalLattice, Step
+from sim_hardware.surfaces.relief import Disorder, HexagonalLattice, Step, meander
 from sim_hardware.surfaces.spectra import Peak, Ramp, Spectrum
 
 Floats = npt.NDArray[np.float64]
@@ -47,14 +47,7 @@ class TerracesSurface:
                 STEP_HEIGHT_M,
                 float(d + rng.uniform(-8, 8) * NM),
                 angle + float(rng.normal(0, 0.06)),
-                tuple(
-                    (
-                        float(rng.uniform(0.5, 2.5) * NM),
-                        float(2 * np.pi / (rng.uniform(20, 90) * NM)),
-                        float(rng.uniform(0, 2 * np.pi)),
-                    )
-                    for _ in range(4)
-                ),
+                meander(rng),
                 0.5 * NM,
             )
             for d in np.array([-75.0, -20.0, 35.0, 90.0]) * NM

@@ -23,7 +23,7 @@ from sim_hardware.surfaces.features import (
     Shape,
     Triangle,
 )
-from sim_hardware.surfaces.relief import Disorder, HexagonalLattice, Step
+from sim_hardware.surfaces.relief import Disorder, HexagonalLattice, Step, meander
 from sim_hardware.surfaces.spectra import Peak, Spectrum, gapped, with_states
 
 Floats = npt.NDArray[np.float64]
@@ -52,9 +52,10 @@ _ADSORBATE, _SUBSTITUTION, _VACANCY = 2, 3, 4
 
 ADSORBATES_PER_M2 = 50 / (200 * NM) ** 2
 SUBSTITUTIONS_PER_M2 = 50 / (200 * NM) ** 2
+CERTAIN_PITS = 6
 
 
-def _adsorbate(rng: np.random.Generator) -> tuple[Shape, str, float, float]:
+def _adsorbate(rng: np.random.Generator, _number: int) -> tuple[Shape, str, float, float]:
     """An irregular protrusion of one to four lumps: shape, form, width, height."""
     width = float(rng.choice([1.3, 1.8, 2.6, 4.2], p=[0.3, 0.35, 0.25, 0.1]) * rng.uniform(0.85, 1.15)) * NM
     height = float(rng.uniform(55, 130) + 25 * (width / NM - 1.0)) * PM
@@ -70,9 +71,11 @@ def _adsorbate(rng: np.random.Generator) -> tuple[Shape, str, float, float]:
     return Blob(tuple(parts), 0.75 * width), "cluster" if lumps > 1 else "single", width, height
 
 
-def _substitution(rng: np.random.Generator) -> tuple[Shape, str, float, float]:
-    """A dim or bright spot under the surface, always round: shape, form, width, height."""
-    form = str(rng.choice(["dimple", "dot", "ring", "pit"], p=[0.40, 0.28, 0.20, 0.12]))
+def _substitution(rng: np.random.Generator, number: int) -> tuple[Shape, str, float, float]:
+    """A dim or bright spot under the surface, always round: shape, form, width, height.  The first are pits:
+    there is always something deeper than the vacancy."""
+    form = str(rng.choice(["dimple", "dot", "ring", "pit"], p=[0.42, 0.28, 0.20, 0.10]))
+    form = "pit" if number < CERTAIN_PITS else form
     if form == "dot":
         width = rng.uniform(0.9, 1.6) * NM
         height = rng.uniform(25, 55) * PM
@@ -141,20 +144,11 @@ class VacancySurface:
     def _edges(rng: np.random.Generator) -> tuple[Step, ...]:
         """Two step edges, one on either side of the middle, roughly parallel."""
         angle = float(rng.uniform(0.0, 2.0 * np.pi))
-        steps = []
-        for distance in (rng.uniform(62, 100) * NM, -rng.uniform(80, 125) * NM):
-            waves = tuple(
-                (
-                    float(rng.uniform(0.5, 2.2) * NM),
-                    float(2 * np.pi / (rng.uniform(18, 90) * NM)),
-                    float(rng.uniform(0, 2 * np.pi)),
-                )
-                for _ in range(4)
-            )
-            steps.append(
-                Step(STEP_HEIGHT_M, float(distance), angle + float(rng.normal(0, 0.12)), waves, 0.45 * NM)
-            )
-        return tuple(steps)
+        distances = (rng.uniform(62, 100) * NM, -rng.uniform(80, 125) * NM)
+        return tuple(
+            Step(STEP_HEIGHT_M, float(d), angle + float(rng.normal(0, 0.12)), meander(rng), 0.45 * NM)
+            for d in distances
+        )
 
     def _clear_of_steps(self, x: float, y: float, distance_m: float) -> bool:
         at = np.array([x]), np.array([y])
@@ -203,7 +197,7 @@ class VacancySurface:
             made = 0
             while made < count:
                 x, y = (float(v) for v in rng.uniform(-EXTENT_M / 2, EXTENT_M / 2, size=2))
-                shape, form, width, height = make(rng)
+                shape, form, width, height = make(rng, made)
                 if rng.uniform() > 0.35 + 0.65 * self._dense_share(np.array([x]), np.array([y]))[0]:
                     continue
                 gap = np.hypot(np.array(xs) - x, np.array(ys) - y)

@@ -92,7 +92,7 @@ def test_step_has_the_stated_height() -> None:
     step = surface.steps[0]
     normal = np.array([np.cos(step.angle_rad), np.sin(step.angle_rad)])
     foot = normal * step.distance_m
-    x, y = (foot[:, None] + normal[:, None] * np.linspace(-8e-9, 8e-9, 4001)).copy()
+    x, y = (foot[:, None] + normal[:, None] * np.linspace(-25e-9, 25e-9, 4001)).copy()
     beyond = step.beyond_m(x, y)
     height = step.relief(x, y)
     assert np.isclose(
