@@ -19,6 +19,7 @@ from protocols.files.nanonis_grid import read_grid
 from protocols.files.state_directory import read_endpoints
 from protocols.files.truth_log import idle_fraction, job_intervals, truth_path
 from protocols.links.client import CommandClient
+from protocols.links.server import CommandServer
 from protocols.messages.recipes import Frame, SpectrumRecipe
 from protocols.messages.simdoor import (
     SimFault,
@@ -27,6 +28,7 @@ from protocols.messages.simdoor import (
     SimTruth,
     SimTruthQuery,
 )
+from sim_hardware.stmsim import main
 from sim_hardware.surfaces.catalogue import DEMO_GRID
 
 Start = Callable[..., Stmsim]
@@ -370,25 +372,28 @@ def test_one_world_per_state_directory(stmsim: Start, tmp_path: Path) -> None:
     assert one.driver().state().withdrawn
 
 
-def test_clear_errors_at_the_start(stmsim: Start, tmp_path: Path) -> None:
+def test_clear_errors_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Port in use, unknown sample, senseless time scale, unknown fault, truncated grid: exit 1 and what to
     do."""
-    one = stmsim("--stepped", state=tmp_path / "first")
-    door = read_endpoints(one.state, "sim")["door"]
+    monkeypatch.setattr("sim_hardware.stmsim.configure_logging", lambda *_, **__: None)
     cut = tmp_path / "cut.3ds"
     cut.write_bytes(DEMO_GRID.read_bytes()[:-1000])
-    cases = {
-        ("--endpoint", door): "is in use",
-        ("--sample", "graphene"): "Known: terraces, vacancy",
-        ("--time-scale", "0"): "outside 0.001 to 10000",
-        ("--faults", "earthquake"): "there is no fault",
-        ("--sample", f"recorded:{cut}"): "expected 2916000 bytes",
-    }
-    for number, (arguments, expected) in enumerate(cases.items()):
-        ended = attempt("--state", str(tmp_path / f"s{number}"), *arguments)
-        assert ended.returncode == 1, arguments
-        assert expected in ended.stderr
-        assert "Traceback" not in ended.stderr
+    with CommandServer("tcp://127.0.0.1:0", "somebody") as somebody:
+        cases = {
+            ("--endpoint", somebody.endpoint): "is in use",
+            ("--sample", "graphene"): "Known: terraces, vacancy",
+            ("--time-scale", "0"): "outside 0.001 to 10000",
+            ("--faults", "earthquake"): "there is no fault",
+            ("--drift", "-1"): "outside 0 to 1000",
+            ("--sample", f"recorded:{cut}"): "expected 2916000 bytes",
+        }
+        for number, (arguments, expected) in enumerate(cases.items()):
+            with pytest.raises(SystemExit) as ended:
+                main(["--state", str(tmp_path / f"s{number}"), *arguments])
+            assert ended.value.code == 1
+            assert expected in capsys.readouterr().err
 
 
 def test_sigterm_withdraws_first(stmsim: Start) -> None:
