@@ -49,6 +49,13 @@ from protocols.files.state_directory import default_state_directory
     "--commands", default="tcp://127.0.0.1:0", show_default=True, help="Endpoint of the command socket."
 )
 @click.option("--data", default="tcp://127.0.0.1:0", show_default=True, help="Endpoint of the data socket.")
+@click.option(
+    "--worker-restarts",
+    type=click.IntRange(0, 1000),
+    default=3,
+    show_default=True,
+    help="Restarts of a dying worker within a minute before the tip stays parked until stmctl ack.",
+)
 @click.option("--verbose", is_flag=True, help="Log to the terminal too.")
 def main(
     state: Path | None,
@@ -59,6 +66,7 @@ def main(
     safety: str,
     commands: str,
     data: str,
+    worker_restarts: int,
     verbose: bool,
 ) -> None:
     """Run the instrument gateway in the foreground until SIGTERM or Ctrl-C, which park the tip first.
@@ -75,6 +83,7 @@ def main(
         safety=safety,
         commands=commands,
         data=data,
+        worker_restarts=worker_restarts,
         verbose=verbose,
     )
     try:

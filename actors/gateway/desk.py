@@ -225,6 +225,7 @@ class Desk:
         state = JobState.READY
         if place == "running":
             job.machine.feed("start")
+            job.intent_written = True
             state = JobState.RUNNING
         self._spool.accept(job.job_id, job.recipe, job.epoch, state)
         self._queue.put(job)

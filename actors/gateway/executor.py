@@ -18,7 +18,14 @@ import structlog
 from actors.gateway.gate import Gate, TipParkedError
 from actors.gateway.interlocks import check_against_state, check_recipe
 from actors.gateway.queue import Job
-from protocols.errors import DriverError, LimitError, RefusedError, TunnelpilotError, UsageError
+from protocols.errors import (
+    DriverError,
+    LatchedError,
+    LimitError,
+    RefusedError,
+    TunnelpilotError,
+    UsageError,
+)
 from protocols.files.limits_toml import Limits
 from protocols.files.quantities import format_quantity
 from protocols.instrument.driver import Driver, DriverInfo
@@ -175,7 +182,7 @@ class Executor:
         self._outcome = outcome = Outcome(JobState.FINISHED)
         told = False
         try:
-            state = self._read()
+            state = self._first_reading()
             outcome.began_s = state.time_s
             check_recipe(job.recipe, self._limits, self._info)
             self._check_ready(job, state)
@@ -201,6 +208,14 @@ class Executor:
     def _read(self) -> InstrumentState:
         self._state = self._driver().state()
         return self._state
+
+    def _first_reading(self) -> InstrumentState:
+        """As ``_read``, but the electronics may have been started anew since the last job: asked twice."""
+        try:
+            return self._read()
+        except DriverError as problem:
+            log.warning("the electronics are asked again", problem=str(problem))
+            return self._read()
 
     def _read_final(self) -> None:
         try:
@@ -254,7 +269,7 @@ class Executor:
         elif job.cut:
             reason = job.cut
             outcome.state = JobState.FAILED if job.cut_kind == "deadline" else JobState.INTERRUPTED
-        elif isinstance(problem, LimitError | RefusedError) and not self._acted:
+        elif isinstance(problem, LimitError | RefusedError | LatchedError) and not self._acted:
             reason = str(problem)
             outcome.state = JobState.REFUSED
             outcome.limit = str(problem.details.get("limit", ""))

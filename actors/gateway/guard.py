@@ -73,15 +73,18 @@ TICK_S = 0.01
 QUIET_S = 2.0
 """A worker that still acts so long after a park order is killed."""
 
-RESTARTS = 3
 RESTARTS_WITHIN_S = 60.0
-"""More restarts of the worker than these: the tip stays parked until a person acknowledges."""
+"""More restarts of the worker within this time than are allowed: parked until a person acknowledges."""
 
 OLD_WORKER_S = 5.0
 """How long a new guard waits for the worker of a dead one to go, before it kills it."""
 
 ANSWER_WITHIN_S = 0.3
 """A new owner is told of its lease when the worker knows of it, or after this time."""
+
+LEAVE_WITHIN_S = 30.0
+LEAVE_BLIND_S = 5.0
+"""A guard that is told to end waits so long for its park, or so long for electronics that do not answer."""
 
 RELEASE_WITHIN_S = 10.0
 """A released lease is answered when the tip is parked, or after this time."""
@@ -103,6 +106,8 @@ class GuardOptions:
     safety: str = "tcp://127.0.0.1:0"
     commands: str = "tcp://127.0.0.1:0"
     data: str = "tcp://127.0.0.1:0"
+    worker_restarts: int = 3
+    """So many within ``RESTARTS_WITHIN_S``."""
     verbose: bool = False
 
 
@@ -183,6 +188,7 @@ class Guard:
         self._approaching = ""
         self._seen_lease: tuple[int, bool] = (-1, False)
         self._leaving = ""
+        self._leave_by_s = 0.0
         self._signals = 0
         self._loop_s = time.monotonic()
 
@@ -402,11 +408,13 @@ class Guard:
         """The exit status once the guard may end."""
         if not self._leaving:
             return None
-        if not hasattr(self, "_leave_by_s"):
-            self._leave_by_s = time.monotonic() + 30.0
+        if not self._leave_by_s:
+            self._leave_by_s = time.monotonic() + LEAVE_WITHIN_S
             self._parker.order(self._leaving, "signal")
         parked = self._parker.state == PARKED and not self._parker.busy
-        if not parked and time.monotonic() < self._leave_by_s and self._signals < 3:
+        left_s = self._leave_by_s - time.monotonic()
+        blind = min(self._hands.blind_s, LEAVE_WITHIN_S - left_s) > LEAVE_BLIND_S
+        if not parked and not blind and left_s > 0.0 and self._signals < 3:
             return None
         self._dismiss_worker()
         if not parked:
@@ -472,7 +480,7 @@ class Guard:
         now = time.monotonic()
         while self._worker_starts and now - self._worker_starts[0] > RESTARTS_WITHIN_S:
             self._worker_starts.popleft()
-        if len(self._worker_starts) > RESTARTS:
+        if len(self._worker_starts) > self._options.worker_restarts:
             self._worker_given_up = (
                 f"it ended {len(self._worker_starts)} times in {RESTARTS_WITHIN_S:g} s, "
                 f"last: {worker.last_words()}"

@@ -103,6 +103,11 @@ class Hands:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def blind_s(self) -> float:
+        """Seconds since the electronics were last read."""
+        return time.monotonic() - self._read_s
+
     def shut_latch(self, cause: str, reason: str) -> None:
         """Latch and park; from any thread.  The tip goes up before the disk is waited for."""
         self._latch.shut(cause, reason)
@@ -117,9 +122,7 @@ class Hands:
         while not self._stopping.is_set():
             try:
                 if self._parker.busy:
-                    self._parker.step()
-                    if self._parker.last_state is not None:
-                        self.instrument, self._read_s = self._parker.last_state, time.monotonic()
+                    self._step()
                 else:
                     self._parker.wanted.clear()
                     if not self._parker.busy:
@@ -129,6 +132,14 @@ class Hands:
                 # The hands must go on whatever happens: without them nothing parks.
                 log.exception("the hands stumbled")
                 time.sleep(POLL_S)
+
+    def _step(self) -> None:
+        before = self._parker.last_state
+        self._parker.step()
+        if self._parker.last_state is not before:
+            self.instrument, self._read_s = self._parker.last_state, time.monotonic()
+        elif self.blind_s > BLIND_S:
+            self._electronics.reopen()
 
     def _look(self) -> None:
         try:
@@ -167,7 +178,7 @@ class Hands:
         self._alarms.show_ranges(self._watch.range_alarms(state, approaching=approaching), time.monotonic())
 
     def _cannot_look(self, problem: str) -> None:
-        blind_s = time.monotonic() - self._read_s
+        blind_s = self.blind_s
         self._alarms.set("driver", f"driver: the electronics do not answer: {problem}")
         if blind_s < BLIND_S:
             return

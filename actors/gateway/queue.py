@@ -43,6 +43,8 @@ class Job:
     """Why it is to stop ("" while it may go on): cancelled, or past its deadline."""
     cut_kind: Literal["", "cancel", "deadline"] = ""
     began_monotonic_s: float = 0.0
+    intent_written: bool = False
+    """Its intent is on disk: it may be acted on."""
 
     @property
     def state(self) -> JobState:

@@ -54,7 +54,7 @@ QUIET_WITHIN_S = 2.0
 """When the guard is gone and the job thread's call does not return within this time, a new connection is
 opened."""
 
-CONFIRM_WITHIN_S = 60.0
+CONFIRM_WITHIN_S = 30.0
 """When the guard is gone: the worker goes on trying to park for so long before it ends without
 confirmation."""
 
@@ -193,8 +193,10 @@ class Worker:
             job = self._queue.running or self._queue.wait()
 
     def _act_on(self, job: Job) -> None:
-        if job.state is JobState.READY:  # was promoted together with the end of the job before it
+        if job.state is JobState.READY:
             job.machine.feed("start")
+        if not job.intent_written:
+            self._write_intent(job)
         job.began_monotonic_s = time.monotonic()
         structlog.contextvars.bind_contextvars(job=job.job_id)
         stored = _Lines(self._spool, job, self._waker)
@@ -203,6 +205,14 @@ class Worker:
         if outcome.final is None:
             self._electronics.reopen()
         structlog.contextvars.unbind_contextvars("job")
+
+    def _write_intent(self, job: Job) -> None:
+        """Nothing is acted on before its intent is on disk; a job whose intent cannot be written is cut."""
+        try:
+            self._spool.begin(job.job_id)
+            job.intent_written = True
+        except StorageError as problem:
+            job.cut_kind, job.cut = "cancel", f"discarded: {problem.text}"
 
     def _end(self, job: Job, outcome: Outcome, stored: _Lines) -> None:
         """Write the result and the intent of the next job in one commit; then let readers see it."""
@@ -230,6 +240,8 @@ class Worker:
         try:
             blobs = [(c.seq, c.job_id, encode_body(c)) for c in chunks[stored.stored :]]
             self._spool.finish(end, blobs, outcome.limit, following.job_id if following else None)
+            if following is not None:
+                following.intent_written = True
             if finished:
                 job.machine.feed("committed")
         except StorageError as problem:
@@ -247,8 +259,6 @@ class Worker:
                     final=outcome.final,
                 )
             self._desk.not_saved(end, outcome.limit)
-            if following is not None:
-                following.cut, following.cut_kind = "discarded: the spool cannot be written", "cancel"
         log.info("job ended", state=end.state.value, reason=end.reason, chunks=len(chunks))
         job.chunks = chunks
         job.end = end

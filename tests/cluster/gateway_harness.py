@@ -73,18 +73,19 @@ class Simulator:
 
     def __init__(self, state: Path, *arguments: str) -> None:
         self.state = state
-        command = [
-            sys.executable,
-            "-m",
-            "sim_hardware.stmsim",
-            "--state",
-            str(state),
-            "--seed",
-            "3",
-            *arguments,
-        ]
-        self.process = subprocess.Popen(command)
-        self.door = str(await_that("stmsim", lambda: read_endpoints(state, "sim"))["door"])
+        self.arguments = arguments
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again)."""
+        module = [sys.executable, "-m", "sim_hardware.stmsim"]
+        self.process = subprocess.Popen([*module, "--state", str(self.state), "--seed", "3", *self.arguments])
+
+        def serves() -> str:
+            found = read_endpoints(self.state, "sim")
+            return str(found["door"]) if found["pid"] == self.process.pid else ""
+
+        self.door = await_that("stmsim", serves)
 
     def truth(self, *events: str) -> list[TruthEntry]:
         """Entries of these kinds (all kinds if none is named)."""

@@ -355,6 +355,22 @@ def crash_and_acknowledge(gate: Gateway, sim: Simulator) -> None:
     gate.engage("crash/engage/a3")
 
 
+def test_electronics_that_vanish_and_come_back(fragile: Simulator) -> None:
+    """The microscope is killed while engaged: alarm and park; restarted elsewhere, it is found again."""
+    with gateway(fragile.state, "") as gate:
+        gate.acquire()
+        gate.engage("back/engage/a1")
+        kill(fragile.process.pid)
+        fragile.process.wait(5)
+        await_that("the alarm", lambda: [a for a in gate.guard().alarms if a.startswith("driver:")])
+        fragile.start()
+        gate.parked("driver")
+        gate.acquire() if not gate.guard().owner else gate.renew()
+        gate.engage("back/engage/a2")
+        gate.sweep("back/d0001/a1")
+        assert gate.final("back/d0001/a1").state == "finished"
+
+
 def test_queue_priorities_cancel_and_deadline(gate: Gateway, sim: Simulator) -> None:
     """One running, one ready of each rank; more is 'queue full' and does not use up the id; the operator goes
     first."""

@@ -4,6 +4,7 @@ order."""
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 from fake_driver import FakeDriver, FakeElectronics
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.gateway.withdrawal import Parker
+from protocols.messages.data import InstrumentState
 from protocols.states.park import PARK_TABLE
 from protocols.states.table import Machine
 
@@ -205,6 +207,30 @@ def test_a_stop_during_a_park_withdraws_again_and_changes_nothing_else() -> None
     assert runner.parker.reason == "first"
     runner.finish()
     assert runner.confirmed[-1] == 1
+
+
+def test_a_reading_that_stalls_does_not_delay_a_stop() -> None:
+    """The thread that reads hangs in the electronics; an order withdraws on its own thread all the same."""
+    runner = Runner().engaged()
+    stalled, go_on = threading.Event(), threading.Event()
+
+    class Stalling(FakeDriver):
+        def state(self) -> InstrumentState:
+            """Hangs until it is let go."""
+            stalled.set()
+            assert go_on.wait(10.0)
+            return super().state()
+
+    driver = Stalling(runner.electronics, "guard")
+    reading = threading.Thread(target=driver.state)
+    reading.start()
+    assert stalled.wait(10.0)
+    assert runner.parker.order("test", "operator").withdrawn
+    assert runner.electronics.withdrawn
+    assert not go_on.is_set()
+    go_on.set()
+    reading.join(10.0)
+    runner.finish()
 
 
 def test_start_leaves_a_withdrawn_tip_alone_and_parks_any_other() -> None:
