@@ -17,8 +17,8 @@ from protocols.messages.campaign import PlannerSection
 
 @dataclass(frozen=True)
 class Control:
-    """``chosen``: indices of the candidates that were used; ``mean``, ``std``: shape (n,), prediction at every candidate;
-    ``correlation``: Pearson's with the full map."""
+    """``chosen``: indices of the candidates that were used; ``mean``, ``std``: shape (n,), prediction at
+    every candidate; ``correlation``: Pearson's with the full map."""
 
     chosen: tuple[int, ...]
     mean: npt.NDArray[np.float64]
@@ -27,7 +27,8 @@ class Control:
 
 
 def correlation(predicted: npt.ArrayLike, full: npt.ArrayLike) -> float:
-    """Pearson's correlation of two maps over the places where both are finite; NaN where one of them is constant."""
+    """Pearson's correlation of two maps over the places where both are finite; NaN where one of them is
+    constant."""
     a, b = np.ravel(np.asarray(predicted, dtype=float)), np.ravel(np.asarray(full, dtype=float))
     use = np.isfinite(a) & np.isfinite(b)
     if use.sum() < 2 or np.ptp(a[use]) == 0.0 or np.ptp(b[use]) == 0.0:
@@ -38,7 +39,8 @@ def correlation(predicted: npt.ArrayLike, full: npt.ArrayLike) -> float:
 def space_filling_control(
     section: PlannerSection, candidates: Candidates, full: npt.ArrayLike, count: int, seed: int
 ) -> Control:
-    """Predict the map from ``count`` points along a Sobol sequence, with a plain Gaussian process on position.
+    """Predict the map from ``count`` points along a Sobol sequence, with a plain Gaussian process on
+    position.
 
     Args:
         section: the campaign's; its kernel is replaced by "matern_xy", fit steps and rate are used.

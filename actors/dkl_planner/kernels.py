@@ -199,6 +199,11 @@ class ScoresTerm(Term):
         return super().penalty(p) + normal_penalty(p["patch.log_lengths"], self.log_length, 0.7)
 
 
+FREEDOM = 0.06
+"""Prior standard deviation of a deep kernel's weights about their random start, as a share of the
+start's own."""
+
+
 class DeepTerm(Term):
     """Deep kernel: a network 64-64-2 with ReLU on the patch, then an RBF on its output (Narasimha et al.,
     Methods).
@@ -214,7 +219,7 @@ class DeepTerm(Term):
     def __init__(self, anchors: torch.Tensor, log_variance: float = 0.0) -> None:
         super().__init__("deep", log_variance)
         self.anchors = anchors
-        self.stiffness = 0.2
+        self.freedom = FREEDOM
 
     def initial(self, generator: torch.Generator, restart: int) -> Parameters:
         """Starting values (see :class:`Term`)."""
@@ -223,18 +228,19 @@ class DeepTerm(Term):
         size = int(self.anchors.shape[1])
         for layer, width in enumerate(self.widths):
             gain = math.sqrt((2.0 if layer else 1.0) / size)
-            p[f"deep.w{layer}"] = gain * torch.randn(size, width, dtype=DTYPE, generator=generator)
-            p[f"deep.b{layer}"] = 0.1 * torch.randn(width, dtype=DTYPE, generator=generator)
+            p[f"begin.w{layer}"] = gain * torch.randn(size, width, dtype=DTYPE, generator=generator)
+            p[f"begin.b{layer}"] = 0.1 * torch.randn(width, dtype=DTYPE, generator=generator)
+            p[f"deep.w{layer}"] = torch.zeros(size, width, dtype=DTYPE)
+            p[f"deep.b{layer}"] = torch.zeros(width, dtype=DTYPE)
             size = width
-        for key in list(p):
-            if key.startswith(("deep.w", "deep.b")):
-                p[f"begin.{key}"] = p[key].clone()
         return p
 
     def _forward(self, p: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         last = len(self.widths) - 1
         for layer in range(last + 1):
-            x = torch.addmm(p[f"deep.b{layer}"], x, p[f"deep.w{layer}"])
+            w0, b0 = p[f"begin.w{layer}"], p[f"begin.b{layer}"]
+            weight = w0 + (self.freedom / math.sqrt(w0.shape[0])) * p[f"deep.w{layer}"]
+            x = torch.addmm(b0 + 0.1 * self.freedom * p[f"deep.b{layer}"], x, weight)
             if layer < last:
                 x = torch.relu(x)
         return x
@@ -254,8 +260,7 @@ class DeepTerm(Term):
         total = super().penalty(p) + normal_penalty(p["deep.log_length"], 0.0, 0.7)
         for key, value in p.items():
             if key.startswith(("deep.w", "deep.b")):
-                size = math.sqrt(value.shape[0] / 2.0) if value.ndim == 2 else 10.0
-                total = total + 0.5 * (((value - p[f"begin.{key}"]) * (size / self.stiffness)) ** 2).sum()
+                total = total + normal_penalty(value, 0.0, 1.0)
         return total
 
 

@@ -380,7 +380,8 @@ class Planner:
         return self._history[-1] if self._history else math.inf
 
     def fit(self) -> None:
-        """Fit the model to all that is observed without proposing anything (with fewer than three values: nothing)."""
+        """Fit the model to all that is observed without proposing anything (with fewer than three
+        values: nothing)."""
         data = self._data()
         if data is not None:
             with single_thread():
