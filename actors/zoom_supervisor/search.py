@@ -20,6 +20,7 @@ from actors.zoom_supervisor.windows import (
     Window,
     WindowChoice,
     WindowResult,
+    best_supported,
     choose_window,
 )
 from protocols.errors import UsageError
@@ -149,7 +150,8 @@ class ZoomSearch:
         if doubt:
             return self._go_back(doubt)
         if window.level + 1 == len(self.section.widths_m):
-            return self._conclude("the smallest window is done", list(result.points), True)
+            best = best_supported(result)
+            return self._conclude("the smallest window is done", [best] if best else [], True)
         if not any(math.isfinite(p.value) for p in result.points) and self.section.selection != "random":
             if self._lead is not None:
                 return self._go_back("no spectrum of this window is valid")

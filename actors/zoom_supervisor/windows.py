@@ -167,6 +167,23 @@ def support(points: Sequence[MeasuredPoint], background: Background, near_m: flo
     return out
 
 
+def best_supported(result: WindowResult) -> MeasuredPoint | None:
+    """The measured point that is highest by its own value and by the prediction at its place, whichever
+    is less: a single wild spectrum is not believed by a model that knows its neighbours.  None without a
+    finite value."""
+    finite = [p for p in result.points if math.isfinite(p.value)]
+    if not finite:
+        return None
+    if len(result.x_m) == 0 or not np.isfinite(result.mean).all():
+        return max(finite, key=lambda p: (p.value, p.job_id))
+
+    def believed(p: MeasuredPoint) -> float:
+        nearest = int(np.argmin((result.x_m - p.x_m) ** 2 + (result.y_m - p.y_m) ** 2))
+        return min(p.value, float(result.mean[nearest]))
+
+    return max(finite, key=lambda p: (believed(p), p.value, p.job_id))
+
+
 def _peak(result: WindowResult, current: Window, width_m: float) -> WindowChoice:
     points = [p for p in result.points if math.isfinite(p.value)]
     background = background_of([p.value for p in points])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.zoom_supervisor.search import Conclude, OpenWindow, ZoomSearch
-from actors.zoom_supervisor.windows import MeasuredPoint, Window, WindowResult, choose_window
+from actors.zoom_supervisor.windows import MeasuredPoint, Window, WindowResult, best_supported, choose_window
 from protocols.errors import UsageError
 from protocols.messages.campaign import ZoomSection
 
@@ -200,6 +200,18 @@ def test_one_window_and_windows_without_spectra() -> None:
     r = result(w)
     end = empty.finished(WindowResult((), r.x_m, r.y_m, r.mean, r.std))
     assert isinstance(end, Conclude) and not end.confirmed and end.best is None
+
+
+def test_the_best_point_is_one_that_the_model_believes() -> None:
+    """A wild spectrum higher than a find that its neighbours confirm is not reported as the best place."""
+    window = Window(0, 0, 0.0, 0.0, 20 * NM)
+    r = result(window, ((4 * NM, 4 * NM, 0.8), (4.2 * NM, 4 * NM, 0.7)))
+    spike = MeasuredPoint(-6 * NM, -6 * NM, 2.0, "r/spike")
+    best = best_supported(WindowResult((*r.points, spike), r.x_m, r.y_m, r.mean, r.std))
+    assert best is not None and best.value == 0.8
+    assert best_supported(WindowResult((), r.x_m, r.y_m, r.mean, r.std)) is None
+    unfitted = WindowResult((spike,), r.x_m, r.y_m, np.full(r.x_m.size, np.nan), r.std)
+    assert best_supported(unfitted) is spike
 
 
 def test_wrong_use_is_refused() -> None:
