@@ -1,0 +1,210 @@
+"""What a run has done so far, folded from its journal: the only memory that survives.
+
+Everything the run loop asks ("was this frame taken?", "which attempt comes next?", "which decisions still want
+their spectrum?") is answered from here, so that a daemon that was killed goes on where the journal ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from protocols.messages.records import (
+    AttemptEnded,
+    Conclusion,
+    Decision,
+    DriftMeasured,
+    FrameTaken,
+    JobDone,
+    JobIssued,
+    Label,
+    RunStarted,
+    RunState,
+    SpectrumTaken,
+    StoredRecord,
+    Transform,
+    Validity,
+    WindowClosed,
+    WindowOpened,
+)
+
+MAXIMUM_ATTEMPTS = 5
+"""Tries at one spectrum or frame before the run gives that subject up."""
+
+
+@dataclass
+class Subject:
+    """One thing to be measured ("d0012", "w00-survey") and its attempts."""
+
+    name: str
+    attempts: int = 0
+    open_job: str = ""
+    """Issued and neither measured nor ended."""
+    done_job: str = ""
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def given_up(self) -> bool:
+        """No measurement after the largest number of attempts."""
+        return not self.done_job and not self.open_job and self.attempts >= MAXIMUM_ATTEMPTS
+
+
+@dataclass(frozen=True)
+class Point:
+    """What the run loop needs to know of a measured spectrum."""
+
+    job_id: str
+    decision: str
+    window: int
+    seq: int
+    scalar: float
+    valid: bool
+    x_m: float
+    y_m: float
+
+
+def split_job_id(job_id: str) -> tuple[str, str, int]:
+    """``run/subject/aN`` into its parts."""
+    run, subject, attempt = job_id.rsplit("/", 2)
+    return run, subject, int(attempt.removeprefix("a"))
+
+
+class RunLedger:
+    """The fold over a run's journal."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.last_seq = 0
+        self.started: RunStarted | None = None
+        self.state = "starting"
+        self.state_reason = ""
+        self.states_written = 0
+        self.windows: dict[int, WindowOpened] = {}
+        self.closed: dict[int, WindowClosed] = {}
+        self.subjects: dict[str, Subject] = {}
+        self.frames: dict[str, FrameTaken] = {}
+        self.frame_seqs: dict[str, int] = {}
+        self.decisions: dict[str, Decision] = {}
+        self.points: dict[str, Point] = {}
+        self.labelled: dict[str, str] = {}
+        self.drifts: dict[str, DriftMeasured] = {}
+        self.transform = Transform()
+        self.conclusion: Conclusion | None = None
+        self.jobs_done: set[str] = set()
+
+    def fold(self, records: Iterable[StoredRecord]) -> None:
+        """Take in records in the order of their sequence numbers; those already seen are skipped."""
+        for record in records:
+            if record.seq > self.last_seq:
+                self._take(record)
+                self.last_seq = record.seq
+
+    def subject(self, name: str) -> Subject:
+        """The subject of that name, made if it is new."""
+        return self.subjects.setdefault(name, Subject(name))
+
+    def next_job(self, name: str) -> str:
+        """Job id to use now: the open attempt if there is one, else the next attempt."""
+        subject = self.subject(name)
+        return subject.open_job or f"{self.run}/{name}/a{subject.attempts + 1}"
+
+    def count(self, prefix: str) -> int:
+        """How many subjects have names that begin with ``prefix``."""
+        return sum(name.startswith(prefix) for name in self.subjects)
+
+    def decisions_in(self, window: int) -> list[Decision]:
+        """Decisions of a window in order."""
+        return sorted((d for d in self.decisions.values() if d.window == window), key=lambda d: d.index)
+
+    def unmeasured(self, window: int) -> list[Decision]:
+        """Decisions of a window that still want their spectrum, in order."""
+        return [
+            d
+            for d in self.decisions_in(window)
+            if not self.subject(d.decision).done_job and not self.subject(d.decision).given_up
+        ]
+
+    def points_in(self, window: int) -> list[Point]:
+        """Measured spectra of a window in order of their commits."""
+        return sorted((p for p in self.points.values() if p.window == window), key=lambda p: p.seq)
+
+    def best_point(self) -> Point | None:
+        """Valid point with the largest scalar; in the deepest window that has any."""
+        valid = [p for p in self.points.values() if p.valid and p.scalar == p.scalar]
+        if not valid:
+            return None
+        deepest = max(p.window for p in valid)
+        return max((p for p in valid if p.window == deepest), key=lambda p: p.scalar)
+
+    def _take(self, record: StoredRecord) -> None:
+        match record.body:
+            case RunStarted():
+                self.started = record.body
+            case RunState():
+                self.state, self.state_reason = record.body.state, record.body.reason
+                self.states_written += 1
+            case WindowOpened():
+                self.windows[record.body.index] = record.body
+            case WindowClosed():
+                self.closed[record.body.index] = record.body
+            case JobIssued():
+                self._issue(record.body.job_id)
+            case AttemptEnded():
+                self._end(record.body.job_id, f"{record.body.state}: {record.body.reason}")
+            case JobDone():
+                self._finish(record.body.job_id)
+            case FrameTaken():
+                self._finish(record.body.job_id)
+                self.frames[record.body.job_id] = record.body
+                self.frame_seqs[record.body.job_id] = record.seq
+            case SpectrumTaken():
+                self._measure(record.body, record.seq)
+            case Label():
+                self.labelled[record.body.job_id] = record.body.label
+            case Validity():
+                self._judge(record.body)
+            case Decision():
+                self.decisions[record.body.decision] = record.body
+                self.subject(record.body.decision)
+            case DriftMeasured():
+                self.drifts[record.body.frame_job] = record.body
+                self.transform = record.body.transform
+            case Conclusion():
+                self.conclusion = record.body
+            case _:
+                pass  # records that the loop does not need (faults, maps, model states, operator actions)
+
+    def _issue(self, job_id: str) -> None:
+        _, name, attempt = split_job_id(job_id)
+        subject = self.subject(name)
+        subject.attempts = max(subject.attempts, attempt)
+        subject.open_job = job_id
+
+    def _end(self, job_id: str, why: str) -> None:
+        subject = self.subject(split_job_id(job_id)[1])
+        subject.failures.append(why)
+        if subject.open_job == job_id:
+            subject.open_job = ""
+
+    def _finish(self, job_id: str) -> None:
+        subject = self.subject(split_job_id(job_id)[1])
+        subject.open_job, subject.done_job = "", job_id
+        self.jobs_done.add(job_id)
+
+    def _measure(self, body: SpectrumTaken, seq: int) -> None:
+        self._finish(body.job_id)
+        self.points[body.job_id] = Point(
+            job_id=body.job_id,
+            decision=body.decision,
+            window=body.window,
+            seq=seq,
+            scalar=body.scalar,
+            valid=body.valid,
+            x_m=body.sample_x_m,
+            y_m=body.sample_y_m,
+        )
+
+    def _judge(self, body: Validity) -> None:
+        point = self.points.get(body.job_id)
+        if point is not None:
+            self.points[body.job_id] = Point(**{**point.__dict__, "valid": body.valid})
