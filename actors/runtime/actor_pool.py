@@ -44,7 +44,7 @@ CAMPAIGN_ACTORS = (
 
 
 class ActorLostError(PeerError):
-    """The actor died during a call; the call may or may not have had its effect (all our calls are idempotent)."""
+    """The actor died during a call, which may or may not have had its effect (all our calls are idempotent)."""
 
     code = "actor-lost"
 

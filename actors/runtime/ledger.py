@@ -1,7 +1,7 @@
 """What a run has done so far, folded from its journal: the only memory that survives.
 
-Everything the run loop asks ("was this frame taken?", "which attempt comes next?", "which decisions still want
-their spectrum?") is answered from here, so that a daemon that was killed goes on where the journal ends.
+Everything the run loop asks ("was this frame taken?", "which attempt comes next?", "which decisions still
+want their spectrum?") is answered from here, so that a daemon that was killed goes on where the journal ends.
 """
 
 from __future__ import annotations

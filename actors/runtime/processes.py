@@ -1,4 +1,4 @@
-"""Starts the processes beside the daemon (journal writer, gateway) in sessions of their own, and watches them."""
+"""Starts the processes beside the daemon (journal writer, gateway) in sessions of their own; watches them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 class Companion:
     """One process beside the daemon.
 
-    ``name`` is its folder in the state directory, ``arguments`` follow the Python interpreter.  Its lock tells
-    whether it runs, whoever started it.
+    ``name`` is its folder in the state directory, ``arguments`` follow the Python interpreter.  Its lock
+    tells whether it runs, whoever started it.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Companion:
             return
         os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + STOP_DEADLINE_S
-        while self.runs and time.monotonic() < until:
+        while self.runs and time.monotonic() < until:  # noqa: ASYNC110  another process: nothing to wait on
             await asyncio.sleep(0.02)
         if self.runs:
             log.error("process does not end; killed", name=self.name, child=pid)

@@ -20,7 +20,7 @@ ENVIRONMENT = {
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave the accelerators' variables alone on actors without one
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave the accelerators' variables alone
     "OMP_NUM_THREADS": "1",  # two cores: the fit must leave room for what talks to the instrument
 }
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum is about 75 MiB; we pass ids, not arrays

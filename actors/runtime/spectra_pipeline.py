@@ -1,10 +1,11 @@
 """What to do next in a window: plan, measure, look for drift, or close.  Pure: facts in, wishes out.
 
-While point k is measured and point k + 1 stands ready in the gateway's queue, the planner works on the next one.  So
-at most ``LOOKAHEAD`` decisions are without a spectrum at any time, and the planner treats them as pending.
+While point k is measured and point k + 1 stands ready in the gateway's queue, the planner works on the next
+one.  So at most ``LOOKAHEAD`` decisions are without a spectrum at any time, and the planner treats them as
+pending.
 
-In lockstep, decision k sees exactly the results of decisions 0 .. k-2 whatever the timing: it is planned as soon as
-those are in the journal, with k-1 pending, and its cursor is the sequence number of the last of them.
+In lockstep, decision k sees exactly the results of decisions 0 .. k-2 whatever the timing: it is planned as
+soon as those are in the journal, with k-1 pending, and its cursor is the sequence number of the last of them.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ LOOKAHEAD = 2
 
 @dataclass(frozen=True)
 class DecisionFact:
-    """One decision of the window: its id, whether its spectrum is settled (measured or given up) and, if measured,
-    the sequence number of its spectrum."""
+    """One decision of the window: its id, whether its spectrum is settled (measured or given up) and, if
+    measured, the sequence number of its spectrum."""
 
     decision: str
     settled: bool
