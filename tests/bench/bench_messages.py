@@ -1,7 +1,8 @@
 """How fast messages travel, and what a slow reader costs.
 
 Round trips of a small command (two processes) for our clients and for bare zmq with msgpack; then 20,000
-chunks of 8 KiB to a reader that takes 100 us for each, with the memory of both processes.
+chunks of 8 KiB to a reader that takes 100 us for each, with the memory of both processes; the same reader
+with PUB/SUB beside it.
 
 Run: python tests/bench/bench_messages.py [--quick] [--json FILE]
 """
@@ -98,6 +99,19 @@ def serve_stream(pipe: Connection, chunks: int) -> None:
             if server.statistics["chunks"] % 256 == 0:
                 peak = max(peak, process.memory_info().rss)
         pipe.send((peak - before, server.statistics))
+
+
+def publish(pipe: Connection, messages: int) -> None:
+    """PUB with zmq's own bounds: everything as fast as it goes, then an end mark until the pipe says stop."""
+    with zmq.Context.instance().socket(zmq.XPUB) as publisher:
+        port = publisher.bind_to_random_port("tcp://127.0.0.1")
+        pipe.send(f"tcp://127.0.0.1:{port}")
+        publisher.recv()  # the subscription
+        body = bytes(CHUNK_BYTES)
+        for k in range(messages):
+            publisher.send(msgpack.packb([k, body]))
+        while not pipe.poll(0.01):
+            publisher.send(msgpack.packb([-1, b""]))
 
 
 class Peer:
@@ -220,6 +234,31 @@ def slow_reader(chunks: int) -> dict[str, float]:
     }
 
 
+def slow_subscriber(messages: int) -> dict[str, float]:
+    """The same reader with PUB/SUB: messages that arrived and that were dropped without a word."""
+    got = 0
+    began = time.perf_counter()
+    with Peer(publish, messages) as peer, zmq.Context.instance().socket(zmq.SUB) as subscriber:
+        subscriber.connect(peer.endpoint)
+        subscriber.subscribe(b"")
+        while True:
+            if not subscriber.poll(10_000):
+                raise RuntimeError("no message within 10 s")
+            if msgpack.unpackb(subscriber.recv())[0] < 0:
+                break
+            got += 1
+            until = time.perf_counter() + READER_S
+            while time.perf_counter() < until:
+                pass
+    seconds = time.perf_counter() - began
+    return {
+        "messages": float(messages),
+        "received": float(got),
+        "lost": float(messages - got),
+        "seconds": seconds,
+    }
+
+
 def run(quick: bool) -> dict[str, Any]:
     """All measurements; ``quick`` takes a tenth of the messages."""
     count = 500 if quick else 5000
@@ -231,6 +270,7 @@ def run(quick: bool) -> dict[str, Any]:
             "bare zmq + msgpack": time_bare(count),
         },
         "slow_reader": slow_reader(2000 if quick else 20000),
+        "slow_reader_pub_sub": slow_subscriber(20000),
     }
 
 
@@ -241,6 +281,9 @@ def show(results: dict[str, Any]) -> None:
         print(f"  {name:<40} {row['p50_us']:>9.0f} {row['p99_us']:>8.0f} {row['worst_us']:>9.0f}")
     print(f"slow reader, {READER_S * 1e6:.0f} us per chunk, window {WINDOW}")
     for name, value in results["slow_reader"].items():
+        print(f"  {name:<40} {value:>12.5g}")
+    print("the same reader with PUB/SUB")
+    for name, value in results["slow_reader_pub_sub"].items():
         print(f"  {name:<40} {value:>12.5g}")
 
 
