@@ -243,7 +243,7 @@ def findings(trials: int = TRIALS) -> Findings:
             "stmctl's message to retraction, worst",
             latency["worst"],
             "ms",
-            "fastest watchdog of a public STM system: 4000 ms or more",
+            "quoted: fastest watchdog of a public STM system, 4000 ms or more",
         ),
         Figure("stop", "the whole command, p99", command["p99"], "ms", f"p50 {command['p50']:.0f} ms"),
     ]
