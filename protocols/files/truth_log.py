@@ -159,7 +159,8 @@ class TruthLogWriter:
         line = _encoder.encode(entry) + b"\n"
         written = os.write(self._file, line)
         if written != len(line):
-            os.write(self._file, TORN_MARK + b"\n")
+            # Taking the piece back needs no room; left there, the next line would be glued to it.
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise StorageError(f"{self.path}: only {written} of {len(line)} bytes were written (disk full?).")
         self._next += 1
         return entry

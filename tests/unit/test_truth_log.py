@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -162,3 +163,18 @@ def test_shares_of_what_the_tip_does() -> None:
     found = shares(entries, 0.0, 10.0, time_scale=10.0)
     expected = {"travel": 0.1, "settling": 0.05, "sweeps": 0.4, "frames": 0.0, "idle": 0.4}
     assert found == pytest.approx(expected)
+
+
+def test_a_full_disk_leaves_no_piece_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of which only a piece found room is refused whole; once there is room it is written once."""
+    path = tmp_path / "truth.jsonl"
+    log = TruthLogWriter(path)
+    log.append("start", time_s=0.0)
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, data: write(file, data[:7]))
+        with pytest.raises(StorageError, match="only 7 of"):
+            log.append("move", time_s=1.0)
+    log.append("move", time_s=1.0)
+    log.close()
+    assert [(e.n, e.event) for e in read_truth(path)] == [(0, "start"), (1, "move")]
