@@ -92,19 +92,19 @@ class TruthTail:
         self.last_s = 0.0
         """Monotonic time of the last entry."""
         self._offset = 0
-        self._rest = b""
+        """Of the first line that has not been read whole."""
 
     def poll(self) -> list[TruthEntry]:
-        """Entries that were written since; a torn line waits for its rest."""
+        """Entries that were written since; a line without its end waits for it (or may be taken back)."""
         try:
             with self.path.open("rb") as f:
                 f.seek(self._offset)
                 data = f.read()
         except FileNotFoundError:
             return []
-        self._offset += len(data)
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
+        whole, newline, _ = data.rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        lines = whole.split(b"\n")
         found = [_decoder.decode(line) for line in lines if line and not line.endswith(TORN_MARK)]
         for entry in found:
             self.tip.feed(entry)
