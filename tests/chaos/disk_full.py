@@ -26,8 +26,8 @@ from tests.chaos.verdict import read_spool
 from tests.chaos.victims import status
 
 MB = 1_000_000
-FILE_SYSTEM = "400m"
-SPOOL_RESERVE = 120 * MB
+FILE_SYSTEM = "180m"
+SPOOL_RESERVE = 90 * MB
 HOLD_S = 90.0
 GO_ON_S = 90.0
 COMPLETION_S = 180.0
@@ -45,7 +45,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("spool", 100 * MB, "the gateway refuses before measuring: its reserve is touched"),
+    Stage("spool", 77 * MB, "the gateway refuses before measuring: its reserve is touched"),
     Stage("journal", 40 * MB, "the journal's reserve is touched while a sweep is under way"),
     Stage("nothing", 0, "not one byte is left for anybody"),
 )
