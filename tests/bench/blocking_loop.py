@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from actors.analysis.scalarizers import scalar_of
@@ -28,9 +29,10 @@ from protocols.links.streams import AsyncStreamClient
 from protocols.messages.campaign import Campaign
 from protocols.messages.data import Chunk, EndOfStream, FrameLines, SweepData
 from protocols.messages.jobs import AcknowledgeJob, JobState
-from protocols.messages.recipes import Frame, Recipe, Sweep
+from protocols.messages.recipes import Engage, Frame, Recipe, Sweep
 from protocols.messages.records import (
     Decision,
+    JobDone,
     JobIssued,
     ModelState,
     Record,
@@ -48,11 +50,24 @@ ME = "blocking"
 TIP_SPEED_M_S = 2e-6
 
 
-class BlockingRun:
-    """One window, one spectrum after the other."""
+def _always() -> bool:
+    return True
 
-    def __init__(self, state: Path, gate: Gateway, campaign: Campaign, text: str) -> None:
+
+class BlockingRun:
+    """One window, one spectrum after the other, for as long as ``go_on`` says so."""
+
+    def __init__(
+        self,
+        state: Path,
+        gate: Gateway,
+        campaign: Campaign,
+        text: str = "",
+        go_on: Callable[[], bool] = _always,
+    ) -> None:
         self.state, self.gate, self.campaign, self.text = state, gate, campaign, text
+        self.go_on = go_on
+        self.taken = 0
         self.journal = JournalClient(state, ME)
         self.streams = AsyncStreamClient(gate.endpoint("data"), ME)
 
@@ -79,13 +94,14 @@ class BlockingRun:
             chosen_because="the campaign says so",
         )
         await self.commit(("started", started), ("window:0", window))
-        self.gate.engage(f"{RUN}/engage-1/a1")
+        await self.engage()
         await self.survey(plan_survey(window, self.campaign.imaging, SpeedLimit(tip_speed_m_s=TIP_SPEED_M_S)))
         with JournalReader(run_file(self.state, RUN)) as reader:
             candidates = window_candidates(reader, started, window)
         planner = Planner(self.campaign.planner, candidates, self.campaign.seed)
-        for index in range(self.campaign.planner.points):
-            await self.point(planner, index)
+        while self.taken < self.campaign.planner.points and self.go_on():
+            await self.point(planner, self.taken)
+            self.taken += 1
         closed = WindowClosed(
             index=0, reason="all points taken", best_job="", best_x_m=0.0, best_y_m=0.0, best_scalar=0.0
         )
@@ -95,6 +111,15 @@ class BlockingRun:
         """Close the links."""
         await self.journal.close()
         await self.streams.close()
+
+    async def engage(self) -> None:
+        """Down to the surface."""
+        job = f"{RUN}/engage-1/a1"
+        imaging = self.campaign.imaging
+        recipe = Engage(bias_v=imaging.bias_v, setpoint_a=imaging.setpoint_a, settle_s=0.05)
+        _, end = await self.do(job, recipe)
+        await self.commit((f"done:{job}", JobDone(job_id=job, began_s=end.began_s, ended_s=end.ended_s)))
+        self.acknowledge(job)
 
     async def survey(self, frame: Frame) -> None:
         """Take the frame and commit it."""
