@@ -11,40 +11,56 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
-
 from protocols.errors import TunnelpilotError
+from protocols.files.logs import configure_logging
 from protocols.files.state_directory import ProcessLock, read_endpoints
 
 LOOK_S = 0.2
 """Wall seconds between looks at the process."""
 STARTING_S = 20.0
 """A process that was started has so long to take its lock."""
+STOPPING_S = 10.0
 LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 """Run by an intermediate process that ends at once: Ray ends the children of its workers, but not these."""
 
 
-@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
 class SimulatedMicroscope:
-    """One ``stmsim`` per state directory; one that runs already is joined.  It outlives this actor.
+    """Shell of one ``stmsim`` per state directory; one that runs already is joined.  It outlives this actor.
 
-    ``arguments`` are those of ``stmsim`` without --state.  It is started again when it dies, at most
-    ``budget`` times in ``window_s`` wall seconds; then it stays dead and ``status`` says so.
+    It is started again when it dies, at most ``budget`` times in ``window_s`` wall seconds; then it stays
+    dead and ``status`` says so.
     """
 
-    def __init__(self, state: str, arguments: list[str], budget: int = 3, window_s: float = 60.0) -> None:
+    name = "sim_hardware"
+
+    def __init__(self, state: str, budget: int = 3, window_s: float = 60.0) -> None:
         self._state = Path(state)
-        self._command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", state, *arguments]
+        self._arguments: list[str] = []
         self._budget, self._window_s = budget, window_s
         self._starts: list[float] = []
         self._door_file = Path(state) / "sim" / "endpoints.json"
         self._ended = ""
         self._watch: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to watch; once is enough."""
-        if self._watch is None:
+    async def begin(self) -> int:
+        """Logging of this process; its pid."""
+        configure_logging(self.name, self._state / "daemon" / f"{self.name}.log")
+        return os.getpid()
+
+    async def ping(self) -> dict[str, float]:
+        """A sign of life."""
+        return {"starts": float(len(self._starts))}
+
+    async def keep(self, arguments: list[str]) -> dict[str, Any]:
+        """Have a ``stmsim`` with these arguments (without --state) run from now on; its status.
+
+        May be said again at any time; one that runs already is left as it is.
+        """
+        if self._watch is None or self._watch.done() or arguments != self._arguments:
+            await self._forget()
+            self._arguments, self._ended = list(arguments), ""
             self._watch = asyncio.get_running_loop().create_task(self._keep_alive())
+        return await self.status()
 
     async def status(self) -> dict[str, Any]:
         """Whether it runs, its pid and door (once open), how often it was started, why it is not (if so)."""
@@ -57,12 +73,21 @@ class SimulatedMicroscope:
         return {"running": self._runs(), "starts": len(self._starts), "ended": self._ended, **endpoints}
 
     async def stop(self) -> None:
-        """End it (SIGTERM: it withdraws first) if this actor started it; leave another's alone."""
+        """End the one that runs (SIGTERM: it withdraws first) and start none again."""
+        await self._forget()
         self._ended = "stopped"
+        if not self._runs():
+            return
+        os.kill(int(read_endpoints(self._state, "sim")["pid"]), signal.SIGTERM)
+        until = time.monotonic() + STOPPING_S
+        while self._runs() and time.monotonic() < until:  # noqa: ASYNC110  another process
+            await asyncio.sleep(0.02)
+
+    async def _forget(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        if self._starts and self._runs():
-            os.kill(int(read_endpoints(self._state, "sim")["pid"]), signal.SIGTERM)
+            await asyncio.gather(self._watch, return_exceptions=True)
+        self._watch = None
 
     def _runs(self) -> bool:
         return ProcessLock(self._state, "sim").held_by_somebody()
@@ -78,6 +103,7 @@ class SimulatedMicroscope:
                     return
                 self._starts.append(now)
                 self._door_file.unlink(missing_ok=True)
-                launch = [sys.executable, "-c", LAUNCH, *self._command]
+                command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(self._state)]
+                launch = [sys.executable, "-c", LAUNCH, *command, *self._arguments]
                 await asyncio.to_thread(subprocess.run, launch, check=True, timeout=STARTING_S)
             await asyncio.sleep(LOOK_S)

@@ -242,8 +242,8 @@ def true_scalars(path: Path, run: RunData) -> tuple[Floats, Floats, Floats]:
 
 
 def _use_recording(reader: JournalReader, run: RunData, found: _Findings) -> None:
-    from actors.console.planning import window_candidates
     from actors.dkl_planner.control import correlation, space_filling_control
+    from actors.journal.window_candidates import window_candidates
 
     path = recorded_file(run.started.campaign.instrument.sample)
     x, y, truth = true_scalars(path, run)

@@ -330,6 +330,7 @@ class Desk:
             simulated=self._info.simulated,
             instrument=self._executor.last_state,
             limits=self._limits.flat(),
+            preamplifier_rail_a=self._info.preamplifier_rail_a,
         )
 
     # Details

@@ -44,7 +44,7 @@ CAMPAIGN_ACTORS = (
 
 
 class ActorLostError(PeerError):
-    """The actor died during a call, which may or may not have had its effect (all our calls are idempotent)."""
+    """The actor died during a call, which may or may not have had its effect (our calls are idempotent)."""
 
     code = "actor-lost"
 
@@ -66,6 +66,7 @@ class ActorHealth:
     last_fault: str = ""
     calls: int = 0
     calls_pending: int = 0
+    most_pending: int = 0
 
 
 @dataclass
@@ -129,6 +130,7 @@ class ActorPool:
         async with slot.window:
             slot.health.calls += 1
             slot.health.calls_pending += 1
+            slot.health.most_pending = max(slot.health.most_pending, slot.health.calls_pending)
             try:
                 while True:
                     try:
@@ -199,7 +201,7 @@ class ActorPool:
         pid = await asyncio.wait_for(asyncio.wrap_future(handle.begin.remote().future()), CREATION_DEADLINE_S)
         slot.handle = handle
         slot.generation += 1
-        slot.health.state, slot.health.pid = "alive", pid
+        slot.health.state, slot.health.pid = "up", pid
         slot.ready.set()
         log.info("actor ready", actor=spec.name, actor_pid=pid)
 
@@ -235,7 +237,7 @@ class ActorPool:
             slot.health.state = "given up"
             await self._on_fault(name, fault, "not started again: restart budget spent")
             return
-        slot.health.state = "restarting"
+        slot.health.state = "starting"
         slot.health.restarts += 1
         await self._on_fault(name, fault, "started again")
         try:

@@ -28,8 +28,10 @@ from protocols.messages.records import (
     WindowOpened,
 )
 
-MAXIMUM_ATTEMPTS = 5
-"""Tries at one spectrum or frame before the run gives that subject up."""
+MAXIMUM_FAILURES = 3
+"""Failed or refused attempts at one spectrum or frame before the run gives that subject up."""
+MAXIMUM_ATTEMPTS = 100
+"""Also attempts that a park, a cancellation or a death ended do end some day."""
 
 
 @dataclass
@@ -42,11 +44,13 @@ class Subject:
     """Issued and neither measured nor ended."""
     done_job: str = ""
     failures: list[str] = field(default_factory=list)
+    """Why attempts failed that nobody had ended from outside."""
 
     @property
     def given_up(self) -> bool:
         """No measurement after the largest number of attempts."""
-        return not self.done_job and not self.open_job and self.attempts >= MAXIMUM_ATTEMPTS
+        worn = len(self.failures) >= MAXIMUM_FAILURES or self.attempts >= MAXIMUM_ATTEMPTS
+        return worn and not self.done_job and not self.open_job
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Point:
     valid: bool
     x_m: float
     y_m: float
+    quality: tuple[str, ...] = ()
+    wall_s: float = 0.0
 
 
 def split_job_id(job_id: str) -> tuple[str, str, int]:
@@ -82,11 +88,12 @@ class RunLedger:
         self.windows: dict[int, WindowOpened] = {}
         self.closed: dict[int, WindowClosed] = {}
         self.subjects: dict[str, Subject] = {}
-        self.frames: dict[str, FrameTaken] = {}
-        self.frame_seqs: dict[str, int] = {}
+        self.frames: dict[str, tuple[int, str]] = {}
+        """Window and purpose by job id; the images stay in the journal."""
         self.decisions: dict[str, Decision] = {}
         self.points: dict[str, Point] = {}
-        self.labelled: dict[str, str] = {}
+        self.last_ended_s = 0.0
+        self.labelled: dict[str, Label] = {}
         self.drifts: dict[str, DriftMeasured] = {}
         self.transform = Transform()
         self.conclusion: Conclusion | None = None
@@ -128,6 +135,36 @@ class RunLedger:
         """Measured spectra of a window in order of their commits."""
         return sorted((p for p in self.points.values() if p.window == window), key=lambda p: p.seq)
 
+    def unlabelled(self, window: int) -> set[str]:
+        """Spectra of a window without a label."""
+        return {p.job_id for p in self.points_in(window)} - set(self.labelled)
+
+    def since_reference(self, window: int) -> int:
+        """Spectra of a window since its last reference patch (or since the last one that was given up)."""
+        taken = [
+            int(name.rpartition("-")[2])
+            for name, subject in self.subjects.items()
+            if name.startswith(f"w{window:02d}-ref-") and (subject.done_job or subject.given_up)
+        ]
+        return len(self.points_in(window)) - max(taken, default=0)
+
+    def reference_name(self, window: int) -> str:
+        """Subject of the reference patch that is due now: an unfinished one first."""
+        prefix = f"w{window:02d}-ref-"
+        unfinished = [
+            n for n, s in self.subjects.items() if n.startswith(prefix) and not s.done_job and not s.given_up
+        ]
+        return unfinished[0] if unfinished else f"{prefix}{len(self.points_in(window)):04d}"
+
+    def open_window(self) -> WindowOpened | None:
+        """The window that is open."""
+        still = [w for i, w in self.windows.items() if i not in self.closed]
+        return max(still, key=lambda w: w.index, default=None)
+
+    def open_jobs(self) -> list[str]:
+        """Jobs that were issued and have neither a result nor an end."""
+        return [s.open_job for s in self.subjects.values() if s.open_job]
+
     def best_point(self) -> Point | None:
         """Valid point with the largest scalar; in the deepest window that has any."""
         valid = [p for p in self.points.values() if p.valid and p.scalar == p.scalar]
@@ -150,17 +187,17 @@ class RunLedger:
             case JobIssued():
                 self._issue(record.body.job_id)
             case AttemptEnded():
-                self._end(record.body.job_id, f"{record.body.state}: {record.body.reason}")
+                self._end(record.body.job_id, record.body.state, record.body.reason)
             case JobDone():
                 self._finish(record.body.job_id)
             case FrameTaken():
                 self._finish(record.body.job_id)
-                self.frames[record.body.job_id] = record.body
-                self.frame_seqs[record.body.job_id] = record.seq
+                self.frames[record.body.job_id] = (record.body.window, record.body.purpose)
+                self.last_ended_s = record.body.ended_s
             case SpectrumTaken():
-                self._measure(record.body, record.seq)
+                self._measure(record.body, record)
             case Label():
-                self.labelled[record.body.job_id] = record.body.label
+                self.labelled[record.body.job_id] = record.body
             case Validity():
                 self._judge(record.body)
             case Decision():
@@ -180,9 +217,10 @@ class RunLedger:
         subject.attempts = max(subject.attempts, attempt)
         subject.open_job = job_id
 
-    def _end(self, job_id: str, why: str) -> None:
+    def _end(self, job_id: str, state: str, reason: str) -> None:
         subject = self.subject(split_job_id(job_id)[1])
-        subject.failures.append(why)
+        if state == "failed" or (state == "refused" and not reason.startswith("parked")):
+            subject.failures.append(f"{state}: {reason}")
         if subject.open_job == job_id:
             subject.open_job = ""
 
@@ -191,17 +229,20 @@ class RunLedger:
         subject.open_job, subject.done_job = "", job_id
         self.jobs_done.add(job_id)
 
-    def _measure(self, body: SpectrumTaken, seq: int) -> None:
+    def _measure(self, body: SpectrumTaken, record: StoredRecord) -> None:
         self._finish(body.job_id)
+        self.last_ended_s = body.ended_s
         self.points[body.job_id] = Point(
             job_id=body.job_id,
             decision=body.decision,
             window=body.window,
-            seq=seq,
+            seq=record.seq,
             scalar=body.scalar,
             valid=body.valid,
             x_m=body.sample_x_m,
             y_m=body.sample_y_m,
+            quality=body.quality,
+            wall_s=record.wall_s,
         )
 
     def _judge(self, body: Validity) -> None:

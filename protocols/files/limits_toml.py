@@ -1,5 +1,6 @@
 """The gateway's limits file: TOML, one key per limit, quantities with their unit (``setpoint_max = "5nA"``).
- Limits refuse, they never clamp.  They live in this file alone: no message widens them, and a campaign may
+
+Limits refuse, they never clamp.  They live in this file alone: no message widens them, and a campaign may
 only narrow them (``narrowed``).  Every key must be there, so that nobody measures under a limit he never saw.
 """
 
@@ -180,6 +181,20 @@ def limits_from(raw: dict[str, Any], source: str) -> Limits:
     if wrong:
         listed = "".join(f"\n  {line}" for line in wrong)
         raise ConfigError(f"limits file {source}:{listed}", source=source, keys=tuple(wrong))
+    return Limits(**values)
+
+
+def limits_from_flat(values: dict[str, float]) -> Limits:
+    """Limits as the gateway reports them (``Limits.flat``).
+
+    Raises:
+        ConfigError: names are missing or unknown: the gateway is of another version.
+    """
+    if set(values) != set(LIMIT_FIELDS):
+        wrong = ", ".join(sorted(set(values) ^ set(LIMIT_FIELDS)))
+        raise ConfigError(
+            f"the gateway's limits do not fit ours: {wrong}.", "Gateway and daemon are of different versions."
+        )
     return Limits(**values)
 
 

@@ -149,3 +149,5 @@ class WorkerStatus(Message, frozen=True, kw_only=True):
     simulated: bool
     instrument: InstrumentState | None
     limits: dict[str, float]
+    preamplifier_rail_a: float = 1e-8
+    """Where the measured current saturates."""

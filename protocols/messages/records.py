@@ -76,6 +76,8 @@ class WindowOpened(Message, frozen=True, kw_only=True):
     score: float = 0.0
     alternatives: tuple[tuple[float, float, float], ...] = ()
     """(x, y, score) of the next best windows."""
+    handed_down: tuple[tuple[float, float], ...] = ()
+    """Places (x, y) that should be measured first: what led here."""
 
 
 class JobIssued(Message, frozen=True, kw_only=True):

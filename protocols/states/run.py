@@ -1,8 +1,8 @@
 """The life of a run.
 
 ``starting`` brings the microscope up, ``engaging`` brings the tip to the surface and finds the place again,
-``running`` measures.  ``pausing`` waits for the next safe point.  ``held`` waits for a person: the reason says
-for what.  The last three are final.  Instructions are carried out by ``actors.runtime``.
+``running`` measures.  ``pausing`` waits for the next safe point.  ``held`` waits for a person: the reason
+says for what.  The last three are final.  Instructions are carried out by ``actors.runtime``.
 """
 
 from __future__ import annotations

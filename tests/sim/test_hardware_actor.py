@@ -19,8 +19,8 @@ import json, os, signal, sys, time
 import ray
 ray.init(address="local", num_cpus=1, include_dashboard=False, _temp_dir=sys.argv[2])
 from sim_hardware.actor import SimulatedMicroscope
-microscope = SimulatedMicroscope.remote(sys.argv[1], ["--stepped"])
-ray.get(microscope.start.remote(), timeout=60)
+microscope = ray.remote(SimulatedMicroscope).options(num_cpus=0).remote(sys.argv[1])
+ray.get(microscope.keep.remote(["--stepped"]), timeout=60)
 
 def running(starts):
     end = time.monotonic() + 60

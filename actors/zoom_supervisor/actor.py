@@ -1,0 +1,67 @@
+"""Ray shell of the zoom supervisor: opens windows, doubts them, and ends the campaign."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+from actors.runtime.shell import Shell
+from actors.zoom_supervisor.history import best_place, measured_points, search_so_far, window_opened
+from actors.zoom_supervisor.search import Conclude, Instruction, ZoomSearch
+from protocols.messages.records import WindowClosed
+
+
+class ZoomSupervisor(Shell):
+    """Goes from the largest window to the smallest; its memory is a cache of the closed windows."""
+
+    name = "zoom_supervisor"
+    _known: tuple[ZoomSearch, Instruction] | None = None
+    _of: tuple[str, int] = ("", -1)
+
+    async def next_window(self, run: str) -> dict[str, Any]:
+        """Open the next window (committed), or say that the campaign is over and what was found."""
+        search, instruction = await self._so_far(run)
+        if isinstance(instruction, Conclude):
+            best = instruction.best
+            return {
+                "over": instruction.reason,
+                "confirmed": instruction.confirmed,
+                "best_job": best.job_id if best else "",
+                "best_x_m": best.x_m if best else math.nan,
+                "best_y_m": best.y_m if best else math.nan,
+                "best_scalar": best.value if best else math.nan,
+                "returns": search.returns,
+            }
+        body = window_opened(instruction)
+        (seq,) = await self.desk.commit(run, (f"window:{body.index}", body))
+        return {"over": "", "window": body.index, "seq": seq}
+
+    async def doubt(self, run: str, window: int) -> str:
+        """Why the open window cannot hold what led to it, or ""."""
+        search, _ = await self._so_far(run)
+        return search.should_revisit(measured_points(self.desk.reader(run), window))
+
+    async def close_window(self, run: str, window: int, reason: str) -> int:
+        """Commit why no more spectra are taken in a window, and its best point."""
+        best = best_place(self.desk.reader(run), window)
+        body = WindowClosed(
+            index=window,
+            reason=reason,
+            best_job=best.job_id if best else "",
+            best_x_m=best.x_m if best else math.nan,
+            best_y_m=best.y_m if best else math.nan,
+            best_scalar=best.value if best else math.nan,
+        )
+        key = f"window-closed:{window}"
+        known = self.desk.reader(run).get(key)
+        (seq,) = (known.seq,) if known is not None else await self.desk.commit(run, (key, body))
+        return seq
+
+    async def _so_far(self, run: str) -> tuple[ZoomSearch, Instruction]:
+        """The search fed with all closed windows; made anew only when another window was closed."""
+        reader = self.desk.reader(run)
+        of = (run, reader.count(WindowClosed))
+        if self._known is None or of != self._of:
+            self._known, self._of = await asyncio.to_thread(search_so_far, reader), of
+        return self._known
