@@ -21,7 +21,7 @@ ENDPOINTS = {
     "guard": ("gateway", "pid"),
     "worker": ("gateway", "worker_pid"),
     "daemon": ("daemon", "pid"),
-    "gcs": ("daemon", "gcs"),
+    "gcs": ("daemon", "gcs_server"),
     "raylet": ("daemon", "raylet"),
 }
 """Folder of the state directory and key of its endpoints.json, by victim."""
