@@ -14,13 +14,14 @@ import pytest
 
 from protocols.errors import RefusedError, StaleEpochError
 from protocols.files.state_directory import read_endpoints
+from protocols.links.client import CommandClient
 from protocols.links.server import CommandServer
 from protocols.messages.base import PROTOCOL_VERSION, Message
 from protocols.messages.codec import encode
-from protocols.messages.control import AcquireLease, Hello, Refusal, RenewLease
+from protocols.messages.control import AcquireLease, GuardQuery, Hello, Refusal, RenewLease
 from protocols.messages.recipes import Move
 from sim_hardware import recorded as recorded_samples
-from tests.cluster.gateway_harness import Gateway, await_that
+from tests.cluster.gateway_harness import Gateway, Simulator, await_that
 from tests.soak.garbage import Dealer
 from tests.soak.session import processes
 from tests.soak.subjects import PORTS, Port, ask, endpoint, pid
@@ -51,16 +52,24 @@ def run_all(commands: Sequence[Sequence[str]]) -> list[Ended]:
         subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.PIPE, text=True)
         for command in commands
     ]
-    ended = []
-    for process in running:
-        try:
-            _, errors = process.communicate(timeout=PATIENCE_S)
-        finally:
+    try:
+        errors = [process.communicate(timeout=PATIENCE_S)[1] for process in running]
+    finally:
+        for process in running:
             if process.poll() is None:
-                process.kill()
-                process.wait()
-        ended.append(Ended(process.returncode, errors))
-    return ended
+                process.terminate()
+                process.wait(PATIENCE_S)
+    return [Ended(process.returncode, text) for process, text in zip(running, errors, strict=True)]
+
+
+class Simulation(Simulator):
+    """A stmsim for one test."""
+
+    def __enter__(self) -> Simulation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def refusal(where: str, frame: bytes) -> Refusal:
@@ -103,7 +112,7 @@ def test_a_known_kind_with_wrong_fields_is_refused(gate: Gateway, port: Port) ->
     wrong = {"t": "SubmitJob", "job_id": 7, "recipe": {"t": "Park"}, "epoch": "mine"}
     answer = refusal(where, msgpack.packb([PROTOCOL_VERSION, "q", wrong]))
     assert answer.code == "malformed"
-    assert "SubmitJob" in answer.reason
+    assert "job_id" in answer.reason
     ask(where, port.question)
 
 
@@ -128,40 +137,57 @@ def test_a_second_process_of_a_kind_is_told_who_runs(gate: Gateway) -> None:
         ask(endpoint(gate.state, port), port.question)
 
 
-def test_a_port_in_use_is_named(gate: Gateway, tmp_path: Path) -> None:
-    """Every port that may be chosen: the number, and how to find who has it; no process is left."""
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """An endpoint where somebody else listens."""
     with CommandServer("tcp://127.0.0.1:0", "somebody") as somebody:
-        taken = somebody.endpoint
+        yield somebody.endpoint
+
+
+def test_a_port_in_use_is_named(taken: str, tmp_path: Path) -> None:
+    """stmsim, journal writer and guard: the number, and how to find who has it; no process is left."""
+    with Simulation(tmp_path / "sim") as sim:
         commands = [
             ("sim_hardware.stmsim", "--endpoint", taken),
             ("actors.journal.writer", "--endpoint", taken),
-            *(
-                ("actors.console.stmgate", "--driver-endpoint", gate.door, f"--{socket}", taken)
-                for socket in ("safety", "commands", "data")
-            ),
+            ("actors.console.stmgate", "--driver-endpoint", sim.door, "--safety", taken),
         ]
-        ended = run_all([(*command, "--state", str(tmp_path / str(k))) for k, command in enumerate(commands)])
-    number = taken.rpartition(":")[2]
+        ended = run_all([(*words, "--state", str(tmp_path / str(k))) for k, words in enumerate(commands)])
     for command, end in zip(commands, ended, strict=True):
         assert end.status in (1, 2), command
-        assert f"port {number} of {taken} is in use" in end.errors, command
+        assert in_use(taken) in end.errors, command
         assert "choose another port" in end.errors
         assert "Traceback" not in end.errors
 
 
+def test_a_port_of_the_worker_in_use_is_an_alarm(taken: str, tmp_path: Path) -> None:
+    """The worker is not started for ever: the guard stays with the tip parked, names the port in its alarm
+    and refuses the lease."""
+    with Simulation(tmp_path / "sim") as sim:
+        command = ["--state", str(tmp_path), "--driver-endpoint", sim.door, "--data", taken]
+        guard = subprocess.Popen([sys.executable, "-m", "actors.console.stmgate", *command])
+        try:
+            await_that("the guard", lambda: read_endpoints(tmp_path, "gateway")["pid"] == guard.pid)
+            where = str(read_endpoints(tmp_path, "gateway")["safety"])
+            with CommandClient(where, "test", "guard") as client:
+                await_that("the alarm", lambda: in_use(taken) in str(client.request(GuardQuery(), 3.0)))
+                with pytest.raises(RefusedError, match="no worker"):
+                    client.request(AcquireLease(owner="test"), 3.0)
+        finally:
+            guard.terminate()
+            assert guard.wait(PATIENCE_S) == 0
+
+
+def in_use(taken: str) -> str:
+    """How it is said."""
+    return f"port {taken.rpartition(':')[2]} of {taken} is in use"
+
+
 def test_a_damaged_recording_is_named(tmp_path: Path) -> None:
-    """A truncated .3ds, one without data, something else, and no file at all: file and what is wrong with it."""
-    whole = GRID.read_bytes()
-    header_end = whole.index(b":HEADER_END:")
-    files = {
-        "cut.3ds": whole[:-1000],
-        "header.3ds": whole[:header_end],
-        "else.3ds": b"\x89PNG\r\n\x1a\n" + bytes(1000),
-        "absent.3ds": None,
-    }
+    """A truncated .3ds and something that is none: which file, and what is wrong with it."""
+    files = {"cut.3ds": GRID.read_bytes()[:-1000], "else.3ds": b"\x89PNG\r\n\x1a\n" + bytes(1000)}
     for name, content in files.items():
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
+        (tmp_path / name).write_bytes(content)
     ended = run_all(
         [
             (

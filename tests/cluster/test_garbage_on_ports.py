@@ -9,7 +9,7 @@ import pytest
 from tests.soak.session import under_garbage
 
 GARBAGE_S = 20.0
-"""``make soak`` does it for a minute, with the daemon.
+"""``make soak`` does it for a minute, with the daemon."""
 
 
 @pytest.mark.slow
