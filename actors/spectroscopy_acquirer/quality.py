@@ -44,6 +44,8 @@ DEFAULT_SEVERITIES: dict[str, Severity] = {
     BIAS_AXIS: "invalid",
     CHANNELS: "invalid",
 }
+NOISE_WINDOW = 21
+"""Second differences from which the noise at a point is estimated."""
 TYPICAL_DECAY_PER_M = 2.2e10
 """Twice the decay constant of a 4.5 eV barrier (1/m): one decade of current per 0.105 nm."""
 
@@ -218,16 +220,28 @@ def _check_form(
         found[JUMP] = f"{name} steps by {worst:.0%} of its range at point {at}"
 
 
-def _noise(sweep: FloatArray) -> float:
-    """White noise of a smooth curve: from second differences, robust."""
-    second = np.diff(sweep, 2)
-    return 1.4826 * float(np.median(np.abs(second - np.median(second)))) / math.sqrt(6.0)
+def _noise_variance(sweep: FloatArray) -> FloatArray:
+    """Variance of white noise at every point of a smooth curve: from second differences, robust.
+
+    It is local, because a lock-in's noise grows with the current: at a few hundred pA it may be a hundred
+    times that about 0 V.
+    """
+    squares = np.diff(sweep, 2) ** 2
+    width = min(NOISE_WINDOW, squares.size)
+    # The median of squared normal deviates is 0.455 of their variance; a second difference has 6 of them.
+    local = scipy.ndimage.median_filter(squares, size=width, mode="nearest") / (0.455 * 6.0)
+    variance: FloatArray = np.pad(local, 1, mode="edge")
+    return variance
 
 
 def _hysteresis(forward: FloatArray, backward: FloatArray) -> float:
     """Root mean square of forward minus backward beyond noise, over the mean curve's deviation."""
-    noise = _noise(forward) ** 2 + _noise(backward) ** 2
-    excess = max(float(np.mean((forward - backward) ** 2)) - noise, 0.0)
+    variance = _noise_variance(forward) + _noise_variance(backward)
+    noise = float(np.mean(variance))
+    # Where a few points carry most of the noise, its mean square scatters as much as so few points let it.
+    points = float(np.sum(variance)) ** 2 / max(float(np.sum(variance**2)), 1e-300)
+    chance = 3.0 * math.sqrt(2.0 / max(points, 1.0))
+    excess = max(float(np.mean((forward - backward) ** 2)) - noise * (1.0 + chance), 0.0)
     spread = float(np.std((forward + backward) / 2))
     return math.sqrt(excess) / max(spread, 3 * math.sqrt(noise), 1e-300)
 
@@ -241,7 +255,8 @@ def _jump(sweep: FloatArray, sigma: float) -> tuple[float, int]:
     n = 4
     if sweep.size < 4 * n:
         return 0.0, 0
-    noise = _noise(sweep)
+    noise = np.sqrt(_noise_variance(sweep))
+    around = scipy.ndimage.maximum_filter1d(noise, 2 * n + 1)[n - 1 : n - 1 + sweep.size - 2 * n + 1]
     spread = float(np.ptp(sweep))
     # Straight line through n points, read half a step beyond its end: weights by least squares.
     k = np.arange(n, dtype=np.float64)
@@ -252,7 +267,7 @@ def _jump(sweep: FloatArray, sigma: float) -> tuple[float, int]:
     step = np.abs(right - left)
     bend = np.maximum(_line_misfit(sweep, n)[:-n], _line_misfit(sweep, n)[n:])
     sharp = np.abs(np.diff(sweep))[n - 1 : n - 1 + step.size]
-    real = (step > sigma * noise) & (step > 6 * bend) & (sharp > 0.6 * step)
+    real = (step > sigma * around) & (step > 6 * bend) & (sharp > 0.6 * step)
     if not real.any() or spread == 0.0:
         return 0.0, 0
     at = int(np.argmax(np.where(real, step, 0.0)))
