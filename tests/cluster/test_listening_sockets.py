@@ -116,7 +116,7 @@ def test_the_whole_laboratory_listens_on_loopback(laboratory: Path) -> None:
     assert not beyond_loopback(found)
     serving = {number for number, _, _ in found}
     published = read_endpoints(laboratory, "daemon")
-    assert {published["pid"], published["gcs"], published["raylet"]} <= serving
+    assert {published["pid"], published["gcs_server"], published["raylet"]} <= serving
 
 
 @pytest.mark.cluster
