@@ -23,11 +23,13 @@ from actors.runtime.run_control import Change, RunControl
 from actors.runtime.run_tasks import BEAT_S, first_of, watched
 from actors.runtime.site import Site
 from actors.runtime.window_loop import CALL_S, THINK_S, WindowLoop
-from protocols.errors import StaleEpochError, TunnelpilotError
+from protocols.errors import DiskFullError, StaleEpochError, TunnelpilotError
 from protocols.messages.recipes import Recipe
 from protocols.messages.records import Conclusion, OperatorAction, Record, WindowOpened
 from protocols.states.park import ENGAGED
 
+ROOM_S = 1.0
+"""Between two looks whether the disk has room again."""
 READY_S = 60.0
 """The classifier is trained within this time, or the run goes on without waiting for it."""
 AGAIN = 10
@@ -314,7 +316,7 @@ class CampaignRun:
         while True:
             while self.control.changes:
                 change = self.control.changes.popleft()
-                await self._write(f"state:{change.number}", change.body)
+                await self._write_surely(f"state:{change.number}", change.body)
                 self.site.ring.say("run", "state", f"{change.body.state}: {change.body.reason}", self.run)
                 await self._obey(change)
                 if "conclude" in change.instructions:
@@ -390,7 +392,7 @@ class CampaignRun:
             spectra=len(self.ledger.points),
             figures=figures,
         )
-        await self._write("conclusion", body)
+        await self._write_surely("conclusion", body)
         self.refresh()
         self.site.ring.say("run", "conclusion", f"{change.body.state}: {change.body.reason}", self.run)
 
@@ -403,6 +405,16 @@ class CampaignRun:
         body = OperatorAction(command=command, arguments=arguments, outcome=outcome)
         await self._write(f"operator:{time.time_ns()}", body)
         self.site.ring.say("operator", "operator", f"{command}: {outcome}", self.run)
+
+    async def _write_surely(self, key: str, body: Any) -> None:
+        """Journal what must not be left out: where there is no room at all it waits until there is."""
+        while True:
+            try:
+                return await self._write(key, body)
+            except DiskFullError as full:
+                if str(full) not in self.alarms:
+                    self.alarms = (*self.alarms[-9:], str(full))
+                await asyncio.sleep(ROOM_S)
 
     async def _write(self, key: str, body: Any) -> None:
         await self.site.desk.journal.commit(self.run, [Record(key=key, actor="daemon", body=body)])
