@@ -148,11 +148,11 @@ def run(
                 result.stages.append(outcome)
                 say(f"    {stage.name}: held after {outcome.held_after_s} s: {outcome.reason}")
             lab.await_completion(COMPLETION_S)
-            lab.shut_down()
         except (StuckError, TunnelpilotError) as trouble:
             result.faults.append(f"the run: {trouble}")
         finally:
             ballast.remove()
+            result.faults += lab.shut_down()
             left = lab.clear_away()
         result.faults += [f"left behind: process {pid} ({what})" for pid, what in left.items()]
         _judge(result, lab)

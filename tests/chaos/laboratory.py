@@ -99,9 +99,13 @@ class Laboratory:
         ensure_daemon(self.state, options=("--quiet",), deadline_s=DAEMON_S)
         return time.monotonic() - began
 
-    def shut_down(self) -> None:
-        """End everything in order."""
-        shut_down(self.state, deadline_s=DAEMON_S)
+    def shut_down(self) -> list[str]:
+        """End everything in order; what stood against it."""
+        try:
+            shut_down(self.state, deadline_s=DAEMON_S)
+        except TunnelpilotError as problem:
+            return [f"it does not shut down: {problem}"]
+        return []
 
     def clear_away(self) -> dict[int, str]:
         """Kill what still belongs to this laboratory, by process id; what that was."""

@@ -24,7 +24,7 @@ VICTIMS = (*ACTORS, *PROCESSES)
 
 PHASES = ("idle", "moving", "sweeping", "scanning", "committing")
 
-LONGEST_DELAY_S = {"idle": 0.3, "moving": 0.008, "sweeping": 0.09, "scanning": 0.5, "committing": 0.03}
+LONGEST_DELAY_S = {"idle": 0.3, "moving": 0.008, "sweeping": 0.09, "scanning": 0.5, "committing": 0.005}
 """The kill follows the beginning of its phase after at most so long (wall seconds)."""
 
 BUDGET = 3

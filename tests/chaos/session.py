@@ -40,10 +40,10 @@ def kill_and_judge(
         killer.carry_out(schedule)
         try:
             lab.await_completion(COMPLETION_S)
-            lab.shut_down()
         except (StuckError, TunnelpilotError) as trouble:
             faults.append(f"the end: {trouble}")
     finally:
+        faults += lab.shut_down()
         left = lab.clear_away()
     faults += [f"left behind: process {pid} ({what})" for pid, what in left.items()]
     verdict = judge(state, seed, killer.kills, lab.runs, lab.interventions, replay=replay)
