@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,9 +50,16 @@ class Killer:
     lab: Laboratory
     kills: list[Kill] = field(default_factory=list)
 
-    def carry_out(self, schedule: Sequence[PlannedKill], most_troubles: int = 3) -> None:
-        """All of it, unless so many kills were not survived that the rest would tell nothing new."""
+    def carry_out(
+        self, schedule: Sequence[PlannedKill], within_s: float = math.inf, most_troubles: int = 3
+    ) -> None:
+        """All of it, unless so many kills were not survived that the rest would tell nothing new, or the
+        time is over."""
+        until = time.monotonic() + within_s
         for plan in schedule:
+            if time.monotonic() > until:
+                self.lab.say(f"given up: not done within {within_s:g} s")
+                return
             done = self.carry_out_one(plan)
             shown = "  ".join(
                 f"{name} {seconds:.2f} s"

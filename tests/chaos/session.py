@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,10 +23,12 @@ def kill_and_judge(
     *,
     points: int | None = None,
     replay: bool = True,
+    within_s: float = math.inf,
 ) -> Verdict:
     """Carry the schedule out in the empty directory ``state``, let the last run complete, and judge.
 
-    ``points``: spectra per window; None: as the campaign's file says.  Nothing runs any more afterwards.
+    ``points``: spectra per window; None: as the campaign's file says.  ``within_s``: kills that have not been
+    carried out by then are left out, which is a fault.  Nothing runs any more afterwards.
 
     Raises:
         StuckError, TunnelpilotError: the laboratory could not even be started.
@@ -37,7 +40,7 @@ def kill_and_judge(
     try:
         say(f"    daemon up after {lab.start_daemon():.1f} s")
         lab.start_run()
-        killer.carry_out(schedule)
+        killer.carry_out(schedule, within_s)
         try:
             lab.await_completion(COMPLETION_S)
         except (StuckError, TunnelpilotError) as trouble:

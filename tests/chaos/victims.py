@@ -83,6 +83,7 @@ def left_behind(state: Path) -> dict[int, str]:
         words = process.info["cmdline"] or []
         surroundings = (process.info["environ"] or {}).get("RAY_SESSION_DIR", "")
         if any(mark in word for mark in marks for word in (*words, surroundings)):
-            found[process.pid] = " ".join(words)[:120]
+            age = time.time() - process.create_time()
+            found[process.pid] = f"{process.info['status']}, {age:.0f} s old: {' '.join(words)[:120]}"
     own = {p.pid for p in psutil.Process().parents()}
     return {pid: what for pid, what in found.items() if pid not in own}
