@@ -39,6 +39,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--state", type=Path, help="empty state directory, kept (default: a temporary one, kept on failure)"
     )
+    parser.add_argument("--minutes", type=float, default=60.0, help="no kills after so long (default 60)")
     parser.add_argument("--no-replay", action="store_true", help="do not replay the runs at the end")
     return parser.parse_args(arguments)
 
@@ -55,8 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"seed {options.seed}: {len(schedule)} kills; state directory {folder / 'kills'}")
         for plan in schedule:
             print(f"  {plan}")
-        verdict = kill_and_judge(folder / "kills", options.seed, schedule, say, replay=not options.no_replay)
-        print()
+        verdict = kill_and_judge(
+            folder / "kills",
+            options.seed,
+            schedule,
+            say,
+            replay=not options.no_replay,
+            within_s=60.0 * options.minutes,
+        )
         print(table(verdict))
         for fault in verdict.faults:
             print(f"FAULT {fault}")
