@@ -21,7 +21,7 @@ def replay_command(ctx: click.Context, run: str, as_json: bool) -> None:
 
     The same candidate and the same acquisition value (to 1e-6) are expected; exit code 1 if one differs.
     """
-    from actors.console.planning import replay_planner
+    from actors.console.planning import ReplayPlanners
     from actors.journal.reader import JournalReader
     from actors.journal.replay import Replayed, replay_each
     from protocols.messages.records import Decision
@@ -30,7 +30,7 @@ def replay_command(ctx: click.Context, run: str, as_json: bool) -> None:
     done: list[Replayed] = []
     with JournalReader(directory) as reader:
         total = reader.count(Decision)
-        for replayed in replay_each(reader, replay_planner):
+        for replayed in replay_each(reader, ReplayPlanners()):
             done.append(replayed)
             if len(done) % 25 == 0:
                 note(f"{len(done)} of {total} decisions replayed ...")

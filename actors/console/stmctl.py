@@ -6,6 +6,7 @@ that it works when daemon, Ray and half of the installation are broken.
 
 from __future__ import annotations
 
+import os
 import sys
 
 _OPTIONS_WITH_VALUE = ("--state",)
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
         from actors.console.withdraw import main as withdraw
 
         sys.exit(withdraw(given))
+    # Before numpy is imported: small matrices gain nothing from threads that fight for two cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from actors.console.app import run_app
 
     run_app(given)

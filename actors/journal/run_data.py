@@ -39,6 +39,8 @@ class WindowData:
     predicted: PredictedMap | None
     measurements: tuple[Measurement, ...]
     decisions: tuple[Decision, ...]
+    concluded: str = ""
+    """Job id of the run's conclusion, if it lies in this window: the best point that others support."""
 
     @property
     def points(self) -> tuple[Measurement, ...]:
@@ -47,12 +49,16 @@ class WindowData:
 
     @property
     def best(self) -> Measurement | None:
-        """The point with the largest scalar."""
-        return max(self.points, key=lambda m: m.spectrum.scalar, default=None)
+        """The conclusion's point, else the one with the largest scalar."""
+        return next(iter(self.ranked(1)), None)
 
     def ranked(self, count: int) -> list[Measurement]:
-        """The best points, best first."""
-        return sorted(self.points, key=lambda m: -m.spectrum.scalar)[:count]
+        """The best points, best first: the conclusion's, then by their scalar."""
+
+        def rank(m: Measurement) -> tuple[bool, float]:
+            return m.spectrum.job_id != self.concluded, -m.spectrum.scalar
+
+        return sorted(self.points, key=rank)[:count]
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,8 @@ def load(reader: JournalReader) -> RunData:
     closed = {c.index: c for c in reader.bodies(WindowClosed)}
     maps = {p.window: p for p in reader.bodies(PredictedMap)}
     opened = {w.index: w for w in reader.bodies(WindowOpened)}
+    end = conclusion.body if conclusion and isinstance(conclusion.body, Conclusion) else None
+    named = end.best_job if end is not None else ""
     windows = tuple(
         WindowData(
             opened=window,
@@ -150,13 +158,14 @@ def load(reader: JournalReader) -> RunData:
             predicted=maps.get(index),
             measurements=tuple(m for m in spectra if m.spectrum.window == index),
             decisions=tuple(d for d in decisions if d.window == index),
+            concluded=named,
         )
         for index, window in sorted(opened.items())
     )
     return RunData(
         summary=reader.summary(),
         started=started,
-        conclusion=conclusion.body if conclusion and isinstance(conclusion.body, Conclusion) else None,
+        conclusion=end,
         windows=windows,
         decisions={d.decision: d for d in decisions},
         states=tuple(reader.records(kinds=(RunState,))),

@@ -63,8 +63,8 @@ class Frame(Message, frozen=True, kw_only=True):
     Pixels are measured at their centres: pixel j of a line lies at
     ``-width_m / 2 + (j + 0.5) * width_m / pixels`` along the fast axis of the frame, line i at the same
     expression with height and lines.  ``width_m`` is along the fast axis; ``line_time_s`` is one forward
-    line; ``angle_rad`` turns the frame about its centre, counter-clockwise.  ``upward`` starts at the lowest row.
-    A reference patch is a small frame taken for registration: ``purpose = "reference"``.
+    line; ``angle_rad`` turns the frame about its centre, counter-clockwise.  ``upward`` starts at the lowest
+    row.  A reference patch is a small frame taken for registration: ``purpose = "reference"``.
     """
 
     centre_x_m: float
