@@ -18,7 +18,9 @@ MAXIMUM_FRAME_BYTES = 65 * 2**20
 """A peer that sends a longer frame is disconnected."""
 
 HEARTBEAT_MS = 1000
-"""Between heartbeats of idle connections; a peer that is silent for three of them is disconnected."""
+"""Between heartbeats of clients; a peer that is silent for three of them is disconnected, by either side (the
+heartbeat says so itself).  Servers send none: libzmq aborts the process when a heartbeat is due on a
+connection that was cut while its input stood still because nobody had read it yet (libzmq issue 4364)."""
 
 HANDSHAKE_MS = 3000
 """A connection that has not finished its handshake by then is closed."""
@@ -42,6 +44,9 @@ def connect_dealer(socket: _Socket, endpoint: str, me: str) -> _Socket:
     _set_common(socket)
     socket.setsockopt(zmq.ROUTING_ID, f"{me[:100]}-{os.getpid()}-{os.urandom(6).hex()}".encode())
     socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, 3 * HEARTBEAT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAXIMUM_MS)
     socket.connect(endpoint)
@@ -93,7 +98,4 @@ def _set_common(socket: zmq.Socket[Any]) -> None:
     socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
     socket.setsockopt(zmq.MAXMSGSIZE, MAXIMUM_FRAME_BYTES)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, 3 * HEARTBEAT_MS)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)

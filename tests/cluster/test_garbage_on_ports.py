@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import zmq
 
+from protocols.links.sockets import bind_router, connect_dealer
 from tests.soak.session import under_garbage
 
 GARBAGE_S = 20.0
@@ -20,3 +22,13 @@ def test_garbage_on_every_port(tmp_path: Path) -> None:
     assert not outcome.faults, "\n".join(outcome.faults)
     assert outcome.comparison.measured == outcome.comparison.journaled > 5
     assert min(outcome.sent.values()) > 0
+
+
+def test_servers_send_no_heartbeats() -> None:
+    """Clients do.  With a server's own, libzmq 4.3.5 aborts the process one interval after a peer has flooded
+    it and gone (Assertion failed: !_io_error; libzmq issue 4364)."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as server, context.socket(zmq.DEALER) as client:
+        endpoint = bind_router(server, "tcp://127.0.0.1:0")
+        assert server.getsockopt(zmq.HEARTBEAT_IVL) == 0
+        connect_dealer(client, endpoint, "test")
+        assert client.getsockopt(zmq.HEARTBEAT_IVL) > 0

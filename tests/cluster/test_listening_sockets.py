@@ -24,6 +24,7 @@ from tests.chaos.victims import is_alive, left_behind
 from tests.cluster.gateway_harness import await_that
 from tests.soak.session import CAMPAIGN, processes
 from tests.soak.subjects import PORTS, endpoint, pid
+from tests.soak.with_daemon import everything
 
 START_S = 120.0
 
@@ -94,25 +95,18 @@ def _spectra(link: DaemonLink) -> int:
     return current.spectra_total if current is not None else 0
 
 
-def _everything(state: Path) -> dict[int, str]:
-    """Every process of the laboratory, by state directory and by descent from the daemon."""
-    daemon = int(read_endpoints(state, "daemon")["pid"])
-    family = {p.pid: p.name() for p in psutil.Process(daemon).children(recursive=True)}
-    return {daemon: "daemon", **family, **left_behind(state)}
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_whole_laboratory_listens_on_loopback(laboratory: Path) -> None:
     """Daemon, its Ray (GCS, raylet, every worker), the actors, gateway, simulator and journal writer."""
-    everything = _everything(laboratory)
+    alive = everything(laboratory)
     with DaemonLink(laboratory) as link:
         health = {actor.name: actor.pid for actor in link.status(0).actors}
     assert {spec.name for spec in CAMPAIGN_ACTORS} <= set(health)
-    missing = {name: number for name, number in health.items() if number and number not in everything}
+    missing = {name: number for name, number in health.items() if number and number not in alive}
     assert not missing
-    found = listeners(everything)
+    found = listeners(alive)
     assert not beyond_loopback(found)
     serving = {number for number, _, _ in found}
     published = read_endpoints(laboratory, "daemon")
@@ -148,8 +142,8 @@ def test_a_second_daemon_is_told_who_runs(laboratory: Path) -> None:
 @pytest.mark.timeout(300)
 def test_the_daemon_ends_and_leaves_nothing(laboratory: Path) -> None:
     """After ``down`` no process of the laboratory is left, and nobody listens."""
-    everything = _everything(laboratory)
+    alive = everything(laboratory)
     shut_down(laboratory)
-    await_that("the end of every process", lambda: not any(map(is_alive, everything)), START_S)
+    await_that("the end of every process", lambda: not any(map(is_alive, alive)), START_S)
     with pytest.raises(TunnelpilotError):
         DaemonLink(laboratory)

@@ -1,6 +1,7 @@
 """Bombards several ports at the same time, from a process of its own; says what it sent.
 
-Run as a process: python -m tests.soak.bombardment SECONDS SEED ENDPOINT ...
+Run as a process: python -m tests.soak.bombardment SECONDS SEED ENDPOINT ...; an endpoint that is none of
+ours is written raw+tcp://ADDRESS:PORT and gets what makes sense at any TCP port.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.soak.garbage import ATTACKS, Lingerers
+from tests.soak.garbage import ATTACKS, RAW, Lingerers
 
 ROOT = Path(__file__).parents[2]
 LINGERERS_EACH = 16
 TEND_S = 0.05
+RAW_PREFIX = "raw+"
 BREATH_S = 0.01
 """Between two attacks on one port: garbage shall be everywhere, and two cores are few."""
 
@@ -32,14 +34,15 @@ def bombard(seconds: float, seed: int, endpoints: list[str]) -> dict[str, Any]:
 
     def one_port(endpoint: str, number: int) -> None:
         rng = random.Random(f"{seed} {number}")
-        names = list(ATTACKS)
+        names = list(RAW if endpoint.startswith(RAW_PREFIX) else ATTACKS)
+        where = endpoint.removeprefix(RAW_PREFIX)
         while not over.is_set():
             rng.shuffle(names)
             for name in names:
                 if over.is_set():
                     return
                 try:
-                    counts[name] += ATTACKS[name](endpoint, rng)
+                    counts[name] += ATTACKS[name](where, rng)
                 except (OSError, AssertionError) as fault:  # a port that does not take connections has died
                     if len(faults) < 20:
                         faults.append(f"{endpoint}, {name}: {type(fault).__name__}: {fault}")
@@ -49,7 +52,8 @@ def bombard(seconds: float, seed: int, endpoints: list[str]) -> dict[str, Any]:
         threading.Thread(target=one_port, args=(endpoint, number))
         for number, endpoint in enumerate(endpoints)
     ]
-    lingerers = Lingerers(endpoints, LINGERERS_EACH, random.Random(seed))
+    everywhere = [endpoint.removeprefix(RAW_PREFIX) for endpoint in endpoints]
+    lingerers = Lingerers(everywhere, LINGERERS_EACH, random.Random(seed))
     for thread in threads:
         thread.start()
     until = time.monotonic() + seconds
@@ -66,7 +70,7 @@ def bombard(seconds: float, seed: int, endpoints: list[str]) -> dict[str, Any]:
         lingerers.close()
     counts["connections that stay"] = lingerers.opened
     counts["of these cut by the server"] = lingerers.cut
-    return {"counts": dict(counts), "faults": faults}
+    return {"ports": len(endpoints), "counts": dict(counts), "faults": faults}
 
 
 class Bombardment:

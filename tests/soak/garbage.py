@@ -92,6 +92,21 @@ def random_bytes(endpoint: str, rng: random.Random) -> int:
     )
 
 
+def http2_and_tls(endpoint: str, rng: random.Random) -> int:
+    """Beginnings of HTTP/2 (as gRPC speaks it) and of TLS, followed by nonsense."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+    return _throw(
+        endpoint,
+        [
+            preface + rng.randbytes(300),
+            preface + settings + b"\xff\xff\xff\x00\x05\x00\x00\x00\x01" + rng.randbytes(300),
+            preface[: rng.randrange(1, len(preface))],
+            b"\x16\x03\x01\x02\x00\x01" + rng.randbytes(300),
+        ],
+    )
+
+
 def huge_frames(endpoint: str, rng: random.Random) -> int:
     """Frames that claim to be gigabytes long, in whole ZMTP connections."""
     sizes = (2**63 - 1, 2**40, 2**31, 66 * 2**20, 60 * 2**20)
@@ -252,10 +267,18 @@ def answers_unread(endpoint: str, rng: random.Random) -> int:
         return dealer.send(frames)
 
 
+def flood_and_go(endpoint: str, rng: random.Random) -> int:
+    """More than any queue holds, as fast as it goes, and then gone in the middle of it."""
+    with Dealer(endpoint) as dealer:
+        dealer.socket.setsockopt(zmq.LINGER, 50)
+        return dealer.send([[rng.randbytes(200)]] * 6000)
+
+
 ATTACKS: dict[str, Attack] = {
     attack.__name__.replace("_", " "): attack
     for attack in (
         random_bytes,
+        http2_and_tls,
         huge_frames,
         garbage_frames,
         truncated_messages,
@@ -265,8 +288,13 @@ ATTACKS: dict[str, Attack] = {
         misplaced_messages,
         many_greetings,
         answers_unread,
+        flood_and_go,
     )
 }
+
+
+RAW = ("random bytes", "huge frames", "http2 and tls")
+"""Attacks that make sense at any TCP port, also at those of Ray."""
 
 
 # ---- connections that stay -------------------------------------------------------------------------------

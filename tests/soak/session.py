@@ -35,6 +35,7 @@ class Outcome:
     """What a session ended with; ``faults`` names all that was wrong."""
 
     subjects: list[Subject]
+    ports: int
     sent: dict[str, int]
     spectra: int
     comparison: Comparison
@@ -99,4 +100,4 @@ def judge(state: Path, run: str, subjects: list[Subject], told: dict[str, Any]) 
     spectra = report.kinds.get("SpectrumTaken", 0)
     if not spectra:
         faults.append("not one spectrum was taken meanwhile")
-    return Outcome(subjects, told["counts"], spectra, comparison, faults)
+    return Outcome(subjects, told["ports"], told["counts"], spectra, comparison, faults)

@@ -103,13 +103,21 @@ class Watch:
         self.ports = ports
         self.endpoints = [endpoint(state, port) for port in ports]
         self.subjects: dict[str, Subject] = {}
+        self._others: dict[str, str] = {}
         for port in ports:
-            process = psutil.Process(pid(state, port))
-            self.subjects[port.process] = Subject(
-                port.process, process.pid, process.create_time(), process.memory_info().rss / 2**20
-            )
+            self._measure(port.process, pid(state, port))
         self._over = threading.Event()
         self._rng = random.Random(0)
+
+    def also(self, name: str, key: str) -> None:
+        """Weigh a process of Ray's too, published by the daemon under ``key``; it is not asked anything."""
+        self._others[name] = key
+        self._measure(name, int(read_endpoints(self.state, "daemon")[key]))
+
+    def _measure(self, name: str, number: int) -> None:
+        process = psutil.Process(number)
+        weight = process.memory_info().rss / 2**20
+        self.subjects[name] = Subject(name, process.pid, process.create_time(), weight)
 
     @contextmanager
     def probing(self) -> Iterator[None]:
@@ -144,6 +152,8 @@ class Watch:
             if endpoint(self.state, port) != where:
                 subject.faults.append(f"{port.name} moved from {where} to {endpoint(self.state, port)}")
             subject.pid_after = pid(self.state, port)
+        for name, key in self._others.items():
+            self.subjects[name].pid_after = int(read_endpoints(self.state, "daemon")[key])
         for subject in self.subjects.values():
             self._conclude(subject)
         return list(self.subjects.values())

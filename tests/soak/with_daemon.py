@@ -1,4 +1,4 @@
-"""A session with the daemon: its console socket is under garbage too, and a real run goes on meanwhile."""
+"""A session with the daemon: its console socket and the ports of its Ray are under garbage too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocols.messages.daemon import RunAccepted, StartRun
 from protocols.states.run import FINAL_RUN_STATES
 from tests.chaos.victims import left_behind
 from tests.cluster.gateway_harness import await_that
-from tests.soak.bombardment import Bombardment
+from tests.soak.bombardment import RAW_PREFIX, Bombardment
 from tests.soak.session import CAMPAIGN, Outcome, judge
 from tests.soak.subjects import CONSOLE, PORTS, Watch
 
@@ -39,7 +39,10 @@ def daemon_under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
         run = _start_run(state, max(40, round(SPECTRA_EACH_S * seconds)))
         everybody = _pids(state)
         watch = Watch(state, (*PORTS, CONSOLE))
-        shells = Bombardment(seconds, seed, watch.endpoints)
+        watch.also("Ray's GCS", "gcs_server")
+        watch.also("Ray's raylet", "raylet")
+        others = raw_endpoints(state, set(watch.endpoints))
+        shells = Bombardment(seconds, seed, [*watch.endpoints, *others])
         try:
             with watch.probing():
                 told = shells.result()
@@ -59,6 +62,25 @@ def daemon_under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
     outcome = judge(state, run, subjects, told)
     outcome.faults = faults + outcome.faults
     return outcome
+
+
+def everything(state: Path) -> dict[int, str]:
+    """Every process of the laboratory, by its state directory and by descent from the daemon: pid -> what."""
+    daemon = int(read_endpoints(state, "daemon")["pid"])
+    family = {p.pid: p.name() for p in psutil.Process(daemon).children(recursive=True)}
+    return {daemon: "daemon", **family, **left_behind(state)}
+
+
+def raw_endpoints(state: Path, known: set[str]) -> list[str]:
+    """Every other TCP port that a process of the laboratory listens at: those of Ray."""
+    found: set[str] = set()
+    for pid in everything(state):
+        try:
+            connections = psutil.Process(pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            continue  # it has ended by itself
+        found |= {f"tcp://127.0.0.1:{c.laddr.port}" for c in connections if c.status == psutil.CONN_LISTEN}
+    return sorted(f"{RAW_PREFIX}{endpoint}" for endpoint in found - known)
 
 
 def _start_run(state: Path, points: int) -> str:
