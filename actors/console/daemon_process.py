@@ -50,8 +50,7 @@ def ensure_daemon(
         LinkLostError: it does not come up; the text has the end of its output.
     """
     before = running(state)
-    if daemon_runs(state):
-        _wait_for_answer(state, None, deadline_s, 0.0)
+    if daemon_runs(state) and _wait_for_answer(state, None, deadline_s, 0.0):
         return Started(state, False, before)
     folder = state / PROCESS
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +82,19 @@ def _reap(child: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 def _wait_for_answer(
     state: Path, child: subprocess.Popen[bytes] | None, deadline_s: float, began: float
-) -> None:
+) -> bool:
+    """Wait for the daemon: our ``child``, or one that runs.  False: that one was just dying and is gone."""
     until = time.monotonic() + deadline_s
     while True:
+        if child is None and not daemon_runs(state):
+            return False
         if child is not None and (code := child.poll()) is not None:
+            if daemon_runs(state):  # another one was faster, or began anew
+                child, began = None, 0.0
+                continue
             raise LinkLostError(f"the daemon did not start (status {code}):\n{_tail(state)}", _look(state))
         if _answers(state, began):
-            return
+            return True
         if time.monotonic() >= until:
             raise LinkLostError(
                 f"the daemon did not answer within {deadline_s:g} s:\n{_tail(state)}", _look(state)

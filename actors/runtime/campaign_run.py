@@ -207,7 +207,8 @@ class CampaignRun:
         self.refresh()
         if answer["over"]:
             self._confirmed = answer
-            self.control.feed("finished", answer["over"])
+            last = max(self.ledger.closed.values(), key=lambda w: w.index, default=None)
+            self.control.feed("finished", f"{answer['over']}: {last.reason}" if last else answer["over"])
             return
         opened = self.ledger.windows[answer["window"]]
         self.site.ring.say(

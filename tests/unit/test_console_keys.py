@@ -1,4 +1,4 @@
-"""The table of JSON keys in the console's README is the truth."""
+"""The table of JSON keys in the README is the truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocols.errors import ERROR_CLASSES
 from protocols.messages import daemon
 from protocols.messages.records import Decision, WindowOpened
 
-README = Path(evaluation.__file__).parent / "README.md"
+README = Path(evaluation.__file__).parents[2] / "README.md"
 
 
 def keys_of(row: str) -> set[str]:
