@@ -11,7 +11,7 @@ import numpy as np
 from actors.zoom_supervisor.search import Conclude, Instruction, ZoomSearch
 from actors.zoom_supervisor.windows import MeasuredPoint, Window, WindowResult
 from protocols.messages.campaign import ZoomSection
-from sim_hardware.surfaces import make_surface
+from sim_hardware.surfaces.catalogue import make_surface
 
 TARGET = "vacancy"
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from protocols.errors import TunnelpilotError
 from tests.chaos.laboratory import Laboratory, StuckError, await_gone
 from tests.chaos.schedule import PlannedKill, wait_before
 from tests.chaos.victims import find, kill
@@ -83,7 +84,7 @@ class Killer:
                 self.lab.start_daemon()
             self._await_replacement(plan, done)
             self._await_progress(plan, done)
-        except StuckError as stuck:
+        except (StuckError, TunnelpilotError) as stuck:
             done.trouble = str(stuck)
         return done
 

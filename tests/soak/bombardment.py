@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 LINGERERS_EACH = 16
 TEND_S = 0.05
 RAW_PREFIX = "raw+"
-BREATH_S = 0.01
-"""Between two attacks on one port: garbage shall be everywhere, and two cores are few."""
+BREATH_S = 0.05
+"""Between two attacks on one port: garbage shall be everywhere, but this is no contest for two cores."""
 
 
 def bombard(seconds: float, seed: int, endpoints: list[str]) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def many_greetings(endpoint: str, rng: random.Random) -> int:
 def answers_unread(endpoint: str, rng: random.Random) -> int:
     """A peer that asks and asks and never reads what it is told."""
     frames = [[encode(HARMLESS[0], "0")]]
-    frames += [[encode(msgspec.structs.replace(Ping(), sent_s=float(k)), str(k))] for k in range(3000)]
+    frames += [[encode(msgspec.structs.replace(Ping(), sent_s=float(k)), str(k))] for k in range(1500)]
     with Dealer(endpoint, reading=False) as dealer:
         dealer.socket.setsockopt(zmq.LINGER, 0)
         return dealer.send(frames)
@@ -271,7 +271,7 @@ def flood_and_go(endpoint: str, rng: random.Random) -> int:
     """More than any queue holds, as fast as it goes, and then gone in the middle of it."""
     with Dealer(endpoint) as dealer:
         dealer.socket.setsockopt(zmq.LINGER, 50)
-        return dealer.send([[rng.randbytes(200)]] * 6000)
+        return dealer.send([[rng.randbytes(200)]] * 3000)
 
 
 ATTACKS: dict[str, Attack] = {
