@@ -63,7 +63,8 @@ def ensure_daemon(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
         )
     try:
-        _wait_for_answer(state, child, deadline_s, began)
+        if not _wait_for_answer(state, child, deadline_s, began):
+            raise LinkLostError(f"the daemon ended as soon as it had started:\n{_tail(state)}", _look(state))
     except BaseException:  # also Ctrl-C: nobody else knows of it yet
         if child.poll() is None:
             child.terminate()
