@@ -43,6 +43,7 @@ class WatchRing:
 
     async def after(self, since: int, limit: int, wait_s: float) -> WatchEvents:
         """Events after number ``since``; waits for one up to ``wait_s`` if there is none."""
+        since = max(since, 0)
         if self._number <= since and wait_s > 0:
             self._new.clear()
             try:
@@ -54,6 +55,6 @@ class WatchRing:
         first = self._events[0].number if self._events else self._number + 1
         return WatchEvents(
             events=tuple(found),
-            next=found[-1].number if found else max(since, 0),
+            next=found[-1].number if found else since,
             dropped=max(0, min(first - 1, self._number) - since),
         )
