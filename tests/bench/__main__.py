@@ -1,5 +1,6 @@
 """All benchmarks, one after the other, in one table: ``python -m tests.bench [NAME ...] [--out DIR]``.
 
+The search takes whole campaigns of minutes each, and is run only if it is named, or with ``--all``.
 Writes DIR/bench.json.  Ends with status 1 if a benchmark could not be run; a target that was missed stands
 in the table and in the file (figures move with the machine).
 """
@@ -22,7 +23,7 @@ from rich.console import Console
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: as in the actors
 
-from tests.bench import bench_duty, bench_stop, parts
+from tests.bench import bench_duty, bench_search, bench_stop, parts
 from tests.bench.figures import Figure, Findings, as_json, show
 
 BENCHES: dict[str, Callable[[argparse.Namespace], Findings]] = {
@@ -33,15 +34,19 @@ BENCHES: dict[str, Callable[[argparse.Namespace], Findings]] = {
     "drift": lambda options: parts.drift(),
     "stop": lambda options: bench_stop.findings(options.trials),
     "duty": lambda options: bench_duty.findings(),
+    "search": lambda options: bench_search.findings(range(1, options.seeds + 1)),
 }
+LONG = frozenset({"search"})
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHES)} (default: all)"
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHES)} (default: all but the long)"
     )
+    parser.add_argument("--all", action="store_true", help=f"also {', '.join(LONG)}")
+    parser.add_argument("--seeds", type=int, default=5, help="of the search (default %(default)s)")
     parser.add_argument("--out", type=Path, help="write bench.json into this directory")
     parser.add_argument(
         "--trials", type=int, default=bench_stop.TRIALS, help="of the stop (default %(default)s)"
@@ -54,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     figures: list[Figure] = []
     raw: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    for name in options.names or BENCHES:
+    for name in options.names or [name for name in BENCHES if options.all or name not in LONG]:
         console.print(f"{name} ...", style="dim")
         began = time.monotonic()
         try:
