@@ -140,6 +140,15 @@ class ActorPool:
             finally:
                 slot.health.calls_pending -= 1
 
+    def abandon(self) -> None:
+        """The cluster is broken: nobody is watched or started any more.
+
+        Asking a broken Ray for something blocks the loop for a minute and then ends the process.
+        """
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+
     async def stop(self) -> None:
         """Stop watching and end the actors."""
         self._closing = True

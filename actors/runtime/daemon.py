@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,8 @@ REBORN = "TUNNELPILOT_DAEMON_BEGAN_ANEW"
 """Times (Unix, comma-separated) at which this process began anew because of a broken Ray."""
 BEGINNINGS = 4
 BEGINNINGS_WITHIN_S = 120.0
+BLOCKED_S = 20.0
+"""A daemon that has lost its Ray begins anew within this time, or is made to."""
 LOCK_TRIES = 10
 RUN_ENDS_S = 45.0
 
@@ -116,14 +119,32 @@ class Daemon:
 
     async def _start(self) -> None:
         await asyncio.gather(asyncio.to_thread(self.cluster.start), self.writer.ensure())
+        threading.Thread(target=self._watch_cluster, name="watch Ray", daemon=True).start()
         await self.pool.start()
         self.tip.start()
+
+    def _watch_cluster(self) -> None:
+        """The last resort, in a thread of its own: a call into a broken Ray may have blocked the loop.
+
+        The lease is not renewed then, so the tip is parked.
+        """
+        whole_s = time.monotonic()
+        while not self._stop.is_set():
+            lost = self.cluster.lost()
+            if not lost:
+                whole_s = time.monotonic()
+            elif time.monotonic() - whole_s > BLOCKED_S:
+                self.cluster.kill()
+                _begin_anew(f"{lost} is gone, and the daemon is blocked.", self.state / PROCESS)
+                os._exit(1)
+            time.sleep(LOOK_S)
 
     async def _supervise(self) -> None:
         """Look after everything until told to end, or until the cluster is lost."""
         while not self._stop.is_set():
             lost = self.cluster.lost()
             if lost:
+                self.pool.abandon()
                 raise RayLostError(f"{lost} is gone.", "Everything begins anew by itself.")
             try:
                 await self.writer.ensure()
