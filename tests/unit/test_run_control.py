@@ -1,0 +1,149 @@
+"""The run's state machine with orders from people and events of the loop, and how a run begins anew after a
+death."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.runtime.campaign_run import CampaignRun
+from actors.runtime.ledger import RunLedger
+from actors.runtime.run_control import RunControl
+from protocols.errors import RefusedError
+from protocols.messages.records import RunState, StoredRecord
+from protocols.states.run import FINAL_RUN_STATES, RUN_TABLE
+
+ORDERS = ("pause", "pause-now", "resume", "abort")
+"""What people say: ``stmctl pause``, ``pause --now``, ``resume``, ``abort``."""
+LIVING = sorted(RUN_TABLE.states - FINAL_RUN_STATES)
+
+
+@pytest.mark.parametrize(("state", "order"), list(itertools.product(sorted(RUN_TABLE.states), ORDERS)))
+def test_an_order_does_what_the_table_says_or_is_refused(state: str, order: str) -> None:
+    """Every order in every state: the table's row and its instructions, or a refusal that names state, reason
+    and order and changes nothing."""
+    control = RunControl(state, "because", 7)
+    row = RUN_TABLE.rows[state].get(order)
+    if row is None:
+        with pytest.raises(RefusedError) as refused:
+            control.order(order, "told")
+        assert refused.value.details["refusal_code"] == "state"
+        assert f"{state} (because)" in refused.value.text
+        assert order in refused.value.text
+        assert (control.state, control.reason, list(control.changes)) == (state, "because", [])
+        return
+    control.order(order, "told")
+    assert control.state == row.state
+    assert control.changed.is_set()
+    written = row.state != state or bool(row.instructions)
+    assert [c.body.state for c in control.changes] == ([row.state] if written else [])
+    assert [c.instructions for c in control.changes] == ([row.instructions] if written else [])
+    assert control.pending.is_set() == written
+    assert control.reason == ("told" if written else "because")
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_a_run_that_lives_can_be_ended_and_no_order_is_lost_on_a_held_one(state: str) -> None:
+    """From every state but the final ones an abort cancels, parks and concludes; ``hold`` is heard or the
+    state is one that waits for a person already."""
+    control = RunControl(state, "", 0)
+    assert control.feed("hold", "look at it")
+    assert (control.state, control.reason) == ("held", "look at it")
+    control.order("abort", "enough")
+    assert control.final
+    assert control.changes[-1].instructions == ("cancel-jobs", "park", "conclude")
+
+
+@pytest.mark.parametrize("state", sorted(FINAL_RUN_STATES))
+def test_what_is_over_stays_over(state: str) -> None:
+    """A final state answers no event and refuses every order."""
+    control = RunControl(state, "done", 3)
+    assert control.final
+    assert not any(control.feed(event, "") for event in RUN_TABLE.events)
+    for order in ORDERS:
+        with pytest.raises(RefusedError):
+            control.order(order, "")
+    assert not control.changes
+
+
+def test_the_reason_of_a_hold_is_the_latest() -> None:
+    """A second hold is written down with its own reason although the state is the same."""
+    control = RunControl("held", "first", 4)
+    assert control.feed("hold", "second")
+    assert control.reason == "second"
+    assert [(c.number, c.body.reason, c.instructions) for c in control.changes] == [(5, "second", ("alarm",))]
+
+
+def test_an_event_out_of_place_is_left_out() -> None:
+    """Events of the loop may come late: they change nothing and wake nobody who journals."""
+    control = RunControl("paused", "lunch", 2)
+    assert not control.feed("engaged", "too late")
+    assert (control.state, control.reason) == ("paused", "lunch")
+    assert not control.pending.is_set()
+
+
+@given(
+    start=st.sampled_from(LIVING),
+    written=st.integers(0, 50),
+    events=st.lists(st.sampled_from(sorted(RUN_TABLE.events)), max_size=30),
+)
+def test_changes_are_numbered_in_order(start: str, written: int, events: list[str]) -> None:
+    """Whatever happens, changes are numbered without a gap from where the journal ends, tell the states in
+    order, and the last one tells the present state and reason."""
+    control = RunControl(start, "before", written)
+    for k, event in enumerate(events):
+        before = control.state
+        done = control.feed(event, f"reason {k}")
+        assert done == (event in RUN_TABLE.rows[before])
+        assert control.state == (RUN_TABLE.rows[before][event].state if done else before)
+    numbers = [c.number for c in control.changes]
+    assert numbers == list(range(written + 1, written + 1 + len(numbers)))
+    if control.changes:
+        assert control.changes[-1].body == RunState(state=control.state, reason=control.reason)
+    else:
+        assert (control.state, control.reason) == (start, "before")
+
+
+def taken_up(*states: str) -> CampaignRun:
+    """A run that a new daemon takes up, with these states in its journal."""
+    ledger = RunLedger("r")
+    ledger.fold(
+        StoredRecord(
+            seq=k, key=f"state:{k}", actor="daemon", wall_s=0.0, body=RunState(state=s, reason="why")
+        )
+        for k, s in enumerate(states, 1)
+    )
+    nothing = cast(Any, None)  # a run that was not begun yet asks nobody
+    return CampaignRun(nothing, nothing, ledger, allowed=False)
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_a_run_goes_on_where_a_daemon_may_do_so_by_itself(state: str) -> None:
+    """In whatever state its daemon died, a run begins anew at "starting"; what was paused or held stays so,
+    with its reason, until a person says otherwise."""
+    run = taken_up("starting", "engaging", state)
+    expected = state if state in ("paused", "held") else "starting"
+    assert run.control.state == expected
+    assert run.control.reason == "why"
+    assert not run.allowed
+    assert not run.control.changes
+
+
+@pytest.mark.parametrize("state", LIVING)
+def test_numbers_of_changes_go_on_after_a_death(state: str) -> None:
+    """The first change after the restart gets the number after the last one in the journal."""
+    run = taken_up("starting", "engaging", state)
+    run.control.order("abort", "enough")
+    assert [c.number for c in run.control.changes] == [4]
+
+
+def test_a_run_that_has_said_nothing_yet_begins() -> None:
+    """A daemon that died right after the first record begins the run."""
+    run = taken_up()
+    assert run.control.state == "starting"
+    assert run.control.feed("ready", "the microscope is ready")
+    assert [c.number for c in run.control.changes] == [1]
