@@ -87,7 +87,9 @@ def alarms(status: DaemonStatus) -> list[str]:
     elif status.guard_fault:
         found.append(f"the gateway does not answer: {status.guard_fault}")
     if status.current is not None and status.current.state == "held":
-        found.append(f"the run holds: {status.current.reason}. Then 'stmctl resume' or 'stmctl abort'.")
+        found.append(
+            f"the run holds: {status.current.reason.rstrip('.')}. Then 'stmctl resume' or 'stmctl abort'."
+        )
     return found
 
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import gpytorch
 import torch
 
 Parameters: TypeAlias = dict[str, torch.Tensor]
@@ -46,26 +47,27 @@ class Inputs:
         return int(self.position.shape[0])
 
 
-def squared_distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances, shape (len(a), len(b)), never below 1e-12 (so that a root has a
-    gradient)."""
-    product = torch.addmm((a * a).sum(1)[:, None] + (b * b).sum(1)[None, :], a, b.T, alpha=-2.0)
-    return product.clamp_min(1e-12)
+def _unit(kernel: gpytorch.kernels.Kernel) -> gpytorch.kernels.Kernel:
+    """A library's kernel with length 1: lengths are in our embeddings."""
+    kernel = kernel.double()
+    kernel.lengthscale = 1.0
+    return kernel.requires_grad_(False)
+
+
+_MATERN = {nu: _unit(gpytorch.kernels.MaternKernel(nu=nu)) for nu in (1.5, 2.5)}
+_RBF = _unit(gpytorch.kernels.RBFKernel())
 
 
 def matern(a: torch.Tensor, b: torch.Tensor, nu: float) -> torch.Tensor:
-    """Matern correlation of order 1.5 or 2.5 at unit length."""
-    r = squared_distance(a, b).sqrt()
-    if nu == 1.5:
-        s = math.sqrt(3.0) * r
-        return (1.0 + s) * torch.exp(-s)
-    s = math.sqrt(5.0) * r
-    return (1.0 + s + s * s / 3.0) * torch.exp(-s)
+    """Matern correlation of order 1.5 or 2.5 at unit length, shape (len(a), len(b))."""
+    correlation: torch.Tensor = _MATERN[nu].forward(a, b)
+    return correlation
 
 
 def rbf(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Gaussian correlation at unit length."""
-    return torch.exp(-0.5 * squared_distance(a, b))
+    """Gaussian correlation at unit length, shape (len(a), len(b))."""
+    correlation: torch.Tensor = _RBF.forward(a, b)
+    return correlation
 
 
 def normal_penalty(value: torch.Tensor, mean: float, std: float) -> torch.Tensor:
