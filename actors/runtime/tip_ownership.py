@@ -163,19 +163,22 @@ class TipOwnership:
                 await self._renew(pause_s)
 
     async def _renew(self, pause_s: float) -> None:
-        now = time.monotonic()
+        now, epoch = time.monotonic(), self.epoch
         if now - self._beat_s > STALL_S:
             self.stalls += 1
             log.error("control loop stalled: lease not renewed", seconds=round(now - self._beat_s, 2))
         else:
             try:
-                await self._ask(RenewLease(epoch=self.epoch), pause_s)
+                await self._ask(RenewLease(epoch=epoch), pause_s)
+                if self.epoch != epoch:
+                    return  # given back and acquired anew meanwhile: the answer is about the lease before
                 self.margin_s = min(self.margin_s, self._left_until - time.monotonic())
                 self._left_until = now + self.lease_s
             except (DeadlineError, LinkLostError) as silent:
                 log.warning("lease not renewed", why=str(silent))
             except TunnelpilotError as refused:
-                self._lose(str(refused))
+                if self.epoch == epoch:
+                    self._lose(str(refused))
         if self.held and time.monotonic() > self._left_until:
             self._lose("it ran out")
 
