@@ -115,7 +115,7 @@ class Range:
         self.tail.close()
 
     def engage(self) -> None:
-        """Down to tunneling; again if the last stop still reaches it, which may be on a machine under load."""
+        """Down to tunneling; again if the last stop still reaches it (a machine under load)."""
         for _ in range(ENGAGE_TRIES):
             self._jobs += 1
             self.gate.renew()
