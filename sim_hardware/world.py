@@ -292,11 +292,16 @@ class World:
     # -- for activities --------------------------------------------------------------------------------------
 
     def noise(self) -> np.random.Generator:
-        """The noise of the next measurement, keyed by the seed and the job's id (without a job: counted)."""
+        """The noise of the next measurement, keyed by the seed and the job's id (without a job: counted).
+
+        The run's name in front of the id is left out: it holds a date, and two runs of one campaign shall be
+        comparable.
+        """
         with self.lock:
             if self.job_id:
                 self._job_counts += 1
-                return measurement_noise(self.seed, self.job_id, self._job_counts)
+                name = self.job_id.partition("/")[2] or self.job_id
+                return measurement_noise(self.seed, name, self._job_counts)
             self._strays += 1
             return measurement_noise(self.seed, "", self._strays)
 

@@ -269,7 +269,7 @@ class CampaignRun:
     def _time_s(self) -> float:
         assert self.ledger.started is not None
         if self.ledger.started.campaign.lockstep:
-            return self.ledger.last_ended_s
+            return self.ledger.ended_s(self.ledger.last_seq)
         return instrument_time_s(self.site.tip, self.ledger.started.time_scale)
 
     # ---- looking at the world ----

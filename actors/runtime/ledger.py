@@ -67,6 +67,12 @@ class Point:
     y_m: float
     quality: tuple[str, ...] = ()
     wall_s: float = 0.0
+    ended_s: float = 0.0
+
+
+def reference_name(window: int, decisions: int) -> str:
+    """Subject of the reference patch of a window that comes before its decision of that index."""
+    return f"w{window:02d}-ref-{decisions:04d}"
 
 
 def split_job_id(job_id: str) -> tuple[str, str, int]:
@@ -92,7 +98,8 @@ class RunLedger:
         """Window and purpose by job id; the images stay in the journal."""
         self.decisions: dict[str, Decision] = {}
         self.points: dict[str, Point] = {}
-        self.last_ended_s = 0.0
+        self.last_frame_s = 0.0
+        """Instrument time at which the last frame ended."""
         self.labelled: dict[str, Label] = {}
         self.drifts: dict[str, DriftMeasured] = {}
         self.transform = Transform()
@@ -139,22 +146,14 @@ class RunLedger:
         """Spectra of a window without a label."""
         return {p.job_id for p in self.points_in(window)} - set(self.labelled)
 
-    def since_reference(self, window: int) -> int:
-        """Spectra of a window since its last reference patch (or since the last one that was given up)."""
+    def last_reference(self, window: int) -> int:
+        """Decisions of a window that came before its last reference patch (one that was given up counts)."""
         taken = [
             int(name.rpartition("-")[2])
             for name, subject in self.subjects.items()
             if name.startswith(f"w{window:02d}-ref-") and (subject.done_job or subject.given_up)
         ]
-        return len(self.points_in(window)) - max(taken, default=0)
-
-    def reference_name(self, window: int) -> str:
-        """Subject of the reference patch that is due now: an unfinished one first."""
-        prefix = f"w{window:02d}-ref-"
-        unfinished = [
-            n for n, s in self.subjects.items() if n.startswith(prefix) and not s.done_job and not s.given_up
-        ]
-        return unfinished[0] if unfinished else f"{prefix}{len(self.points_in(window)):04d}"
+        return max(taken, default=0)
 
     def open_window(self) -> WindowOpened | None:
         """The window that is open."""
@@ -164,6 +163,11 @@ class RunLedger:
     def open_jobs(self) -> list[str]:
         """Jobs that were issued and have neither a result nor an end."""
         return [s.open_job for s in self.subjects.values() if s.open_job]
+
+    def ended_s(self, upto: int) -> float:
+        """Instrument time at which the last frame, or the last spectrum with seq <= ``upto``, ended."""
+        seen = [p.ended_s for p in self.points.values() if p.seq <= upto]
+        return max([self.last_frame_s, *seen])
 
     def best_point(self) -> Point | None:
         """Valid point with the largest scalar; in the deepest window that has any."""
@@ -193,7 +197,7 @@ class RunLedger:
             case FrameTaken():
                 self._finish(record.body.job_id)
                 self.frames[record.body.job_id] = (record.body.window, record.body.purpose)
-                self.last_ended_s = record.body.ended_s
+                self.last_frame_s = record.body.ended_s
             case SpectrumTaken():
                 self._measure(record.body, record)
             case Label():
@@ -231,7 +235,6 @@ class RunLedger:
 
     def _measure(self, body: SpectrumTaken, record: StoredRecord) -> None:
         self._finish(body.job_id)
-        self.last_ended_s = body.ended_s
         self.points[body.job_id] = Point(
             job_id=body.job_id,
             decision=body.decision,
@@ -243,6 +246,7 @@ class RunLedger:
             y_m=body.sample_y_m,
             quality=body.quality,
             wall_s=record.wall_s,
+            ended_s=body.ended_s,
         )
 
     def _judge(self, body: Validity) -> None:

@@ -37,8 +37,8 @@ class WindowFacts:
     points: int
     lockstep: bool
     stop_reason: str = ""
-    since_reference: int = 0
-    reference_every: int = 0
+    reference_before: int = 0
+    """Index of the first decision that waits for a reference patch; 0: none does."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,20 @@ def next_wishes(facts: WindowFacts) -> Wishes:
     enough = len(facts.decisions) >= facts.points
     if not pending and not facts.planning and not facts.measuring and (enough or facts.stop_reason):
         return Wishes(close=facts.stop_reason or f"all {facts.points} points of this window are taken")
-    reference_due = 0 < facts.reference_every <= facts.since_reference
-    reference = reference_due and not facts.measuring
-    measure: tuple[str, ...] = ()
-    if not reference_due:
-        room = LOOKAHEAD - len(facts.measuring)
-        waiting = [d for d in pending if d not in facts.measuring]
-        measure = tuple(waiting[: max(room, 0)])
+    before = facts.decisions[: facts.reference_before] if facts.reference_before else facts.decisions
+    waiting = [d.decision for d in before if not d.settled and d.decision not in facts.measuring]
+    room = LOOKAHEAD - len(facts.measuring)
+    measure = tuple(waiting[: max(room, 0)])
+    reference = _reference_due(facts) and not waiting
     plan = None if facts.planning or enough or facts.stop_reason else _plan(facts, pending)
     return Wishes(plan=plan, measure=measure, reference=reference)
+
+
+def _reference_due(facts: WindowFacts) -> bool:
+    """The patch is ordered while the last spectrum before it is measured, so that the tip never waits; in
+    lockstep after it."""
+    reached = 0 < facts.reference_before <= len(facts.decisions)
+    return reached and len(facts.measuring) <= (0 if facts.lockstep else 1)
 
 
 def _plan(facts: WindowFacts, pending: tuple[str, ...]) -> Plan | None:

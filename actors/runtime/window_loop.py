@@ -14,18 +14,21 @@ import structlog
 
 from actors.runtime.instrument_clock import instrument_time_s
 from actors.runtime.job_desk import Outcome
-from actors.runtime.ledger import RunLedger
+from actors.runtime.ledger import RunLedger, reference_name
 from actors.runtime.run_control import RunControl
 from actors.runtime.run_tasks import first_of
 from actors.runtime.site import Site
 from actors.runtime.spectra_pipeline import DecisionFact, Plan, WindowFacts, Wishes, next_wishes
 from protocols.messages.campaign import Campaign
+from protocols.messages.records import Decision
 
 CALL_S = 600.0
 """Longest wait for one measurement, with everything that may have to be started again meanwhile."""
 THINK_S = 180.0
 LABEL_S = 120.0
 FAILURES_IN_A_ROW = 3
+AGAIN_S = 0.3
+"""Before another attempt: a park is seen by then."""
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +55,6 @@ class WindowLoop:
         self._measuring: dict[str, asyncio.Task[Outcome]] = {}
         self._labelling: set[asyncio.Task[Any]] = set()
         self._reference: asyncio.Task[None] | None = None
-        self._doubting: asyncio.Task[str] | None = None
         self._stop_reason = ""
         self._failed: list[str] = []
         self._error: Exception | None = None
@@ -110,20 +112,23 @@ class WindowLoop:
         return WindowFacts(
             decisions=facts,
             last_seq=ledger.last_seq,
-            planning=self._planning is not None or self._doubting is not None,
+            planning=self._planning is not None,
             measuring=frozenset(self._measuring),
             points=self._campaign.planner.points,
             lockstep=self._campaign.lockstep,
             stop_reason=self._stop_reason,
-            since_reference=ledger.since_reference(self._window) if self._reference is None else 0,
-            reference_every=self._campaign.drift.every,
+            reference_before=self._reference_number() if self._campaign.drift.every else 0,
         )
+
+    def _reference_number(self) -> int:
+        """Index of the decision before which the next reference patch is taken."""
+        return self._ledger.last_reference(self._window) + self._campaign.drift.every
 
     def _busy(self) -> bool:
         return bool(self._measuring or self._reference)
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
-        one = (self._planning, self._reference, self._doubting)
+        one = (self._planning, self._reference)
         return {*self._measuring.values(), *self._labelling, *(t for t in one if t is not None)}
 
     # ---- starting ----
@@ -134,9 +139,16 @@ class WindowLoop:
         for decision in wishes.measure:
             self._measuring[decision] = asyncio.create_task(self._measure(decision))
         if wishes.reference and self._reference is None:
-            self._reference = asyncio.create_task(self._take_reference())
+            self._reference = asyncio.create_task(self._take_reference(self._reference_number()))
 
     async def _plan(self, plan: Plan) -> dict[str, Any]:
+        """Doubt the window on what the decision sees; if there is no doubt, decide."""
+        if self._window > 0:
+            doubt = await self._site.pool.call(
+                "zoom_supervisor", "doubt", self._ledger.run, self._window, plan.cursor, deadline_s=THINK_S
+            )
+            if doubt:
+                return {"decision": "", "stop": doubt}
         name = f"d{len(self._ledger.decisions):04d}"
         given_up = [
             d.decision
@@ -165,26 +177,31 @@ class WindowLoop:
             self._ledger.next_job(name),
             (decision.x_m, decision.y_m),
             self._ledger.transform,
-            self._expected_s(),
+            self._expected_s(decision),
             self._site.tip.epoch,
             self._window,
             name,
             deadline_s=CALL_S,
         )
+        if outcome["state"] != "finished":
+            await asyncio.sleep(AGAIN_S)
         return outcome
 
-    def _expected_s(self) -> float:
-        """Instrument time at which a sweep that is ordered now begins; in lockstep the same in every run."""
+    def _expected_s(self, decision: Decision | None = None) -> float:
+        """Instrument time at which a job that is ordered now begins; in lockstep the same in every run."""
         recipe = self._campaign.spectrum
-        ahead = max(len(self._measuring) - 1, 0) * (recipe.settle_s + recipe.sweep_duration_s)
+        duration_s = recipe.settle_s + recipe.sweep_duration_s
         if self._campaign.lockstep:
-            return self._ledger.last_ended_s + ahead
-        return instrument_time_s(self._site.tip, self._scale) + ahead
+            cursor = decision.cursor if decision is not None else self._ledger.last_seq
+            ahead = len(decision.pending) if decision is not None else 0
+            return self._ledger.ended_s(cursor) + ahead * duration_s
+        ahead = len(self._measuring) - (decision is not None)
+        return instrument_time_s(self._site.tip, self._scale) + max(ahead, 0) * duration_s
 
-    async def _take_reference(self) -> None:
+    async def _take_reference(self, number: int) -> None:
         """A reference patch and what it says of the drift."""
         pool, run = self._site.pool, self._ledger.run
-        name = self._ledger.reference_name(self._window)
+        name = reference_name(self._window, number)
         patch = await pool.call("drift_tracker", "place_patch", run, self._window, deadline_s=THINK_S)
         outcome = await pool.call(
             "scan_controller",
@@ -202,6 +219,8 @@ class WindowLoop:
         if outcome["state"] == "finished":
             found = await pool.call("drift_tracker", "compare", run, outcome["job_id"], deadline_s=THINK_S)
             self._site.ring.say("drift_tracker", "drift", found["note"], run, outcome["job_id"])
+        else:
+            await asyncio.sleep(AGAIN_S)
 
     # ---- collecting ----
 
@@ -224,9 +243,6 @@ class WindowLoop:
             self._result(self._reference)
             self._reference = None
             self._refresh()
-        if self._doubting is not None and self._doubting.done():
-            self._stop_reason = self._result(self._doubting) or self._stop_reason
-            self._doubting = None
         for label in [t for t in self._labelling if t.done()]:
             self._labelling.discard(label)
             self._result(label)
@@ -260,12 +276,6 @@ class WindowLoop:
         self._failed.clear()
         job = outcome["job_id"]
         self._labelling.add(asyncio.create_task(self._label(job), name=job))
-        if self._window > 0 and self._doubting is None and not self._stop_reason:
-            self._doubting = asyncio.create_task(
-                self._site.pool.call(
-                    "zoom_supervisor", "doubt", self._ledger.run, self._window, deadline_s=THINK_S
-                )
-            )
 
     async def _label(self, job: str) -> None:
         run = self._ledger.run
@@ -279,8 +289,9 @@ class WindowLoop:
     async def _close(self, reason: str) -> None:
         """Last reference, labels, map, and the record that closes the window."""
         pool, run = self._site.pool, self._ledger.run
-        if self._campaign.drift.every and self._ledger.since_reference(self._window):
-            self._reference = asyncio.create_task(self._take_reference())
+        taken = len(self._ledger.decisions_in(self._window))
+        if self._campaign.drift.every and taken > self._ledger.last_reference(self._window):
+            self._reference = asyncio.create_task(self._take_reference(taken))
         for job in self._ledger.unlabelled(self._window) - {t.get_name() for t in self._labelling}:
             self._labelling.add(asyncio.create_task(self._label(job), name=job))
         while self._tasks():
@@ -314,6 +325,6 @@ class WindowLoop:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._planning = self._reference = self._doubting = None
+        self._planning = self._reference = None
         self._measuring.clear()
         self._labelling.clear()

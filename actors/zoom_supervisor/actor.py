@@ -37,10 +37,10 @@ class ZoomSupervisor(Shell):
         (seq,) = await self.desk.commit(run, (f"window:{body.index}", body))
         return {"over": "", "window": body.index, "seq": seq}
 
-    async def doubt(self, run: str, window: int) -> str:
-        """Why the open window cannot hold what led to it, or ""."""
+    async def doubt(self, run: str, window: int, upto: int) -> str:
+        """Why the open window cannot hold what led to it, as of journal number ``upto``; or ""."""
         search, _ = await self._so_far(run)
-        return search.should_revisit(measured_points(self.desk.reader(run), window))
+        return search.should_revisit(measured_points(self.desk.reader(run), window, upto))
 
     async def close_window(self, run: str, window: int, reason: str) -> int:
         """Commit why no more spectra are taken in a window, and its best point."""

@@ -52,8 +52,8 @@ def window_result(reader: JournalReader, started: RunStarted, window: int) -> Wi
     )
 
 
-def measured_points(reader: JournalReader, window: int) -> tuple[MeasuredPoint, ...]:
-    """Valid spectra of a window in the order of the journal."""
+def measured_points(reader: JournalReader, window: int, upto: int | None = None) -> tuple[MeasuredPoint, ...]:
+    """Valid spectra of a window in the order of the journal (up to a number)."""
     return tuple(
         MeasuredPoint(
             m.spectrum.sample_x_m,
@@ -62,7 +62,7 @@ def measured_points(reader: JournalReader, window: int) -> tuple[MeasuredPoint, 
             m.spectrum.job_id,
             m.label.label if m.label is not None else "",
         )
-        for m in reader.spectra(window)
+        for m in reader.spectra(window, upto)
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import SPECTRUM, campaign
 
-from actors.runtime.ledger import MAXIMUM_ATTEMPTS, MAXIMUM_FAILURES, RunLedger, split_job_id
+from actors.runtime.ledger import MAXIMUM_ATTEMPTS, MAXIMUM_FAILURES, RunLedger, reference_name, split_job_id
 from protocols.messages.data import Channel, SweepData
 from protocols.messages.jobs import JobState
 from protocols.messages.recipes import Move, Sweep
@@ -371,41 +371,27 @@ def spectra(story: Story, first: int, count: int, window: int = 0) -> None:
         story.measure(f"r/d{k:04d}/a1", window)
 
 
-def test_spectra_since_the_last_reference() -> None:
-    """Counted in the window, from the number in the name of the last reference that is over."""
+def test_the_last_reference_counts_when_it_is_over() -> None:
+    """Its number is that of the decision it comes before; an interrupted one is still to be taken."""
     story = Story()
-    assert story.ledger().since_reference(0) == 0
-    story.issue("r/w00-ref-0000/a1")
-    story.frame("r/w00-ref-0000/a1", purpose="reference")
-    spectra(story, 0, 5)
-    spectra(story, 50, 3, window=1)
-    ledger = story.ledger()
-    assert ledger.since_reference(0) == 5
-    assert ledger.since_reference(1) == 3
-    assert ledger.reference_name(0) == "w00-ref-0005"
+    assert story.ledger().last_reference(0) == 0
     story.issue("r/w00-ref-0005/a1")
-    assert story.ledger().since_reference(0) == 5
-    story.frame("r/w00-ref-0005/a1", purpose="reference")
-    spectra(story, 5, 2)
-    assert story.ledger().since_reference(0) == 2
+    story.end("r/w00-ref-0005/a1", "interrupted")
+    assert story.ledger().last_reference(0) == 0
+    story.issue("r/w00-ref-0005/a2")
+    story.frame("r/w00-ref-0005/a2", purpose="reference")
+    assert story.ledger().last_reference(0) == 5
+    assert story.ledger().last_reference(1) == 0
+    assert reference_name(0, 10) == "w00-ref-0010"
 
 
-def test_an_unfinished_reference_keeps_its_name() -> None:
-    """What was interrupted is taken under the same name; one that was given up makes room for the next."""
+def test_a_reference_that_cannot_be_taken_is_given_up() -> None:
+    """After three failures it counts as over, so that the window goes on."""
     story = Story()
-    spectra(story, 0, 4)
-    story.issue("r/w00-ref-0004/a1")
-    story.end("r/w00-ref-0004/a1", "interrupted")
-    spectra(story, 4, 2)
-    ledger = story.ledger()
-    assert ledger.reference_name(0) == "w00-ref-0004"
-    assert ledger.next_job("w00-ref-0004") == "r/w00-ref-0004/a2"
-    for attempt in (2, 3, 4):
-        story.issue(f"r/w00-ref-0004/a{attempt}")
-        story.end(f"r/w00-ref-0004/a{attempt}", "failed")
-    ledger = story.ledger()
-    assert ledger.reference_name(0) == "w00-ref-0006"
-    assert ledger.since_reference(0) == 2
+    for attempt in (1, 2, 3):
+        story.issue(f"r/w00-ref-0010/a{attempt}")
+        story.end(f"r/w00-ref-0010/a{attempt}", "failed")
+    assert story.ledger().last_reference(0) == 10
 
 
 def test_the_open_window_is_the_last_that_is_not_closed() -> None:

@@ -50,15 +50,23 @@ def test_lockstep_waits_for_what_it_must_see() -> None:
     assert next_wishes(facts([True, False, False], lockstep=True)).plan is None
 
 
-def test_reference_waits_until_nothing_is_measured() -> None:
-    """A due drift frame stops new spectra and starts when those under way are in."""
-    busy = next_wishes(
-        facts([True, False], measuring=frozenset({"d0001"}), since_reference=5, reference_every=5)
-    )
-    assert not busy.reference
-    assert busy.measure == ()
-    idle = next_wishes(facts([True, True], since_reference=5, reference_every=5))
-    assert idle.reference
+def test_a_reference_is_ordered_behind_the_last_spectrum_before_it() -> None:
+    """Spectra after a due drift frame wait for it; it is ordered while the last one before it is measured."""
+    early = next_wishes(facts([True, False, False], reference_before=2))
+    assert not early.reference
+    assert early.measure == ("d0001",)
+    busy = facts([True, False, False], measuring=frozenset({"d0001"}), reference_before=2)
+    wishes = next_wishes(busy)
+    assert wishes.reference
+    assert wishes.measure == ()
+
+
+def test_in_lockstep_a_reference_waits_until_nothing_is_measured() -> None:
+    """The same spectra come before it in every run, whatever the timing."""
+    busy = facts([True, False], measuring=frozenset({"d0001"}), reference_before=2, lockstep=True)
+    assert not next_wishes(busy).reference
+    assert next_wishes(facts([True, True], reference_before=2, lockstep=True)).reference
+    assert not next_wishes(facts([True], reference_before=2, lockstep=True)).reference
 
 
 def test_closes_with_the_reason() -> None:
