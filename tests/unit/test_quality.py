@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.spectroscopy_acquirer.quality import (
@@ -109,6 +109,21 @@ def test_forward_and_backward_must_agree() -> None:
     quality = check(i=i)
     assert "hysteresis" in quality.invalid
     assert quality.figures["hysteresis current"] > 0.3
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_noise_that_grows_with_the_signal_is_not_taken_for_a_fault(seed: int) -> None:
+    """A lock-in whose noise is 5 % of its signal disagrees with itself most where it is largest, and that is
+    neither hysteresis nor a jump; a backward curve that really runs beside the forward one at high current
+    still is hysteresis."""
+    rng = np.random.default_rng(seed)
+    onset = 1e-3 + 4.0 * np.maximum(np.abs(BIAS) - 0.3, 0.0) ** 3
+    noisy = onset * (1 + 0.05 * rng.normal(size=(2, 2, 120)))
+    assert not {"hysteresis", "jump"} & set(check(x=noisy).failed)
+    apart = noisy.copy()
+    apart[:, 1] *= np.where(BIAS > 0.6, 0.4, 1.0)
+    assert "hysteresis" in check(x=apart).invalid
 
 
 def test_missing_samples_are_said() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.runtime.restart_budget import RestartBudget
@@ -11,6 +11,7 @@ times = st.lists(st.floats(0.0, 30.0), min_size=1, max_size=60)
 """Seconds between one request and the next."""
 
 
+@settings(deadline=None)
 @given(gaps=times, restarts=st.integers(1, 5), window_s=st.floats(0.1, 100.0))
 def test_never_more_than_allowed_in_any_window(gaps: list[float], restarts: int, window_s: float) -> None:
     """Whatever the times of asking, no window of that length holds more grants than the budget, and what is

@@ -7,7 +7,7 @@ import itertools
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.runtime.campaign_run import CampaignRun
@@ -86,6 +86,7 @@ def test_an_event_out_of_place_is_left_out() -> None:
     assert not control.pending.is_set()
 
 
+@settings(deadline=None)
 @given(
     start=st.sampled_from(LIVING),
     written=st.integers(0, 50),

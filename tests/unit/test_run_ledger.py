@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic_run import SPECTRUM, campaign
 
@@ -242,6 +242,7 @@ def stories(draw: st.DrawFn) -> list[StoredRecord]:
     return story.records
 
 
+@settings(deadline=None)
 @given(records=stories(), data=st.data())
 def test_any_division_of_the_journal_folds_to_the_same(
     records: list[StoredRecord], data: st.DataObject
@@ -256,6 +257,7 @@ def test_any_division_of_the_journal_folds_to_the_same(
     assert contents(folded(*overlapping, records)) == contents(whole)
 
 
+@settings(deadline=None)
 @given(records=stories())
 def test_what_holds_at_every_point_of_any_story(records: list[StoredRecord]) -> None:
     """After every record: an open job is not done, its attempt is the last one, the job to use now is the

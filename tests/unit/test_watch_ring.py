@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.runtime.watch_ring import WatchRing
@@ -41,6 +41,7 @@ def test_an_event_carries_what_was_said() -> None:
     assert ring.said == 1
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(0, 60),
     bound=st.integers(1, 20),
