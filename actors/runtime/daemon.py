@@ -296,7 +296,7 @@ def run_daemon(options: DaemonOptions) -> int:
         AlreadyRunningError: another daemon has this state directory.
         TunnelpilotError: it cannot start; the text says why.
     """
-    prepare_environment()
+    prepare_environment(own_cluster=options.ray_address is None)
     logging.raiseExceptions = False  # a full disk must not end the daemon because of a log line
     lock = ProcessLock(options.state, PROCESS)
     _acquire(lock)

@@ -18,7 +18,6 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps GCS, raylet and workers on the loopback interface
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-    "RAY_AUTH_MODE": "token",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave the accelerators' variables alone
     "OMP_NUM_THREADS": "1",  # two cores: the fit must leave room for what talks to the instrument
@@ -26,11 +25,16 @@ ENVIRONMENT = {
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum is about 75 MiB; we pass ids, not arrays
 
 
-def prepare_environment(token: str | None = None) -> None:
-    """Set the variables Ray reads when it is imported.  Call before the first ``import ray``."""
+def prepare_environment(*, own_cluster: bool) -> None:
+    """Set the variables Ray reads when it is imported.  Call before the first ``import ray``.
+
+    A cluster that is joined has its own way to authenticate: the user's environment says which.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_TOKEN", token or secrets.token_hex(32))
+    if own_cluster:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def temporary_directory(state: Path) -> Path:
@@ -53,7 +57,7 @@ class RayCluster:
         Raises:
             ConfigError: the cluster cannot be joined.
         """
-        prepare_environment()
+        prepare_environment(own_cluster=self.address is None)
         import ray
 
         directory = temporary_directory(self.state)
