@@ -9,6 +9,7 @@ anything died, was started again, grew, fell silent or was lost.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--state", type=Path, help="empty directory to work in, which stays (default: none does)"
     )
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends what was started
     console = Console(width=130)
     session = under_garbage if options.without_daemon else daemon_under_garbage
     began = time.monotonic()
