@@ -167,6 +167,9 @@ class Guard:
         self._worker: WorkerProcess | None = None
         self._worker_starts: collections.deque[float] = collections.deque()
         self._worker_given_up = ""
+        self._has_served = False
+        self._cannot_serve = ""
+        """Why no worker ever served: asking again would not help."""
         self._park_order_s = 0.0
         self._parker = Parker(
             self._electronics.driver,
@@ -372,6 +375,7 @@ class Guard:
         match message:
             case WorkerReady():
                 log.info("worker ready", pid=worker.pid)
+                self._has_served = True
                 self._tell_lease()
                 if self._parker.state == PARKED:
                     self._tell(Parked(generation=self._parker.generation))
@@ -422,6 +426,9 @@ class Guard:
             log.error("guard ends without a confirmed park", park=self._parker.state)
             return 1
         log.info("guard ends, the tip is parked")
+        if self._cannot_serve:
+            print(f"stmgate: no worker can serve: {self._cannot_serve}", file=sys.stderr)  # noqa: T201
+            return 2
         return 0
 
     # The worker
@@ -477,6 +484,10 @@ class Guard:
         if not worker.wait(0.2):
             worker.kill(reason)
         log.error("worker gone", pid=worker.pid, reason=reason, how=worker.last_words())
+        if worker.misconfigured and not self._has_served:
+            self._cannot_serve = worker.last_words()
+            self._leaving = self._leaving or f"no worker can serve: {self._cannot_serve}"
+            return
         now = time.monotonic()
         while self._worker_starts and now - self._worker_starts[0] > RESTARTS_WITHIN_S:
             self._worker_starts.popleft()

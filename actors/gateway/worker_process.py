@@ -28,6 +28,9 @@ from protocols.errors import LinkLostError
 
 log = structlog.get_logger(__name__)
 
+MISCONFIGURED = 2
+"""Exit status of a worker that cannot be what it was told to be."""
+
 START_S = 30.0
 """A worker that is not ready by then counts as dead."""
 
@@ -112,6 +115,11 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    @property
+    def misconfigured(self) -> bool:
+        """Whether it ended because an option is wrong or a port taken: it says so with status 2."""
+        return self._process.poll() == MISCONFIGURED
 
     def last_words(self) -> str:
         """How it ended: exit status or signal, and the end of what it wrote to stderr."""
