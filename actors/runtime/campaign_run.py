@@ -169,8 +169,14 @@ class CampaignRun:
     async def _engage(self) -> None:
         self.activity = "engaging"
         await watched(self._bring_up(), self.beat)
-        await self._engaging.engage(self.allowed)
-        self.allowed = False
+        allowed, again = self.allowed, False
+        try:
+            await self._engaging.engage(allowed)
+        except TryAgainError as trouble:
+            again = bool(trouble.details.get("not_begun"))
+            raise
+        finally:
+            self.allowed = allowed and again  # used up: it is no leave to undo a park that came afterwards
         self._engaged_s = time.monotonic()
         self.activity = ""
         self.control.feed("engaged", "the tip is at the surface")

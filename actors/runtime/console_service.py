@@ -88,8 +88,6 @@ class ConsoleService:
                 event = "pause-now" if message.now else "pause"
                 return await self._command(event, f"{event} by {peer}")
             case ResumeRun():
-                run = self._run()
-                run.allowed = True
                 return await self._command("resume", f"resumed by {peer}")
             case AbortRun():
                 return await self._abort(message.reason)
@@ -118,6 +116,8 @@ class ConsoleService:
     async def _command(self, event: str, reason: str) -> RunAnswer:
         run = self._run()
         run.control.order(event, reason)
+        if event == "resume":
+            run.allowed = True  # only now: a resume that was refused permits nothing later
         await run.note_operator(event, {}, run.control.state)
         return RunAnswer(run=run.run, state=run.control.state, reason=run.control.reason)
 

@@ -42,7 +42,7 @@ class HoldError(PeerError):
 
 
 class TryAgainError(PeerError):
-    """The world changed meanwhile: begin this step again."""
+    """The world changed meanwhile: begin this step again.  ``details["not_begun"]``: no engage had begun."""
 
     code = "try-again"
 
@@ -103,7 +103,9 @@ class Engaging:
         status = await self._site.tip.look()
         if status.latch_reason or outcome["state"] == "failed":
             raise HoldError(f"the tip could not be engaged: {outcome['reason']}", "See 'stmctl status'.")
-        raise TryAgainError(f"engage {outcome['state']}: {outcome['reason']}")
+        raise TryAgainError(
+            f"engage {outcome['state']}: {outcome['reason']}", not_begun=outcome["state"] == "refused"
+        )
 
     async def job(self, name: str, recipe: Recipe, by: str) -> Outcome:
         """A job without data (engage, move) in the run's journal.

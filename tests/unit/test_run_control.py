@@ -3,7 +3,9 @@ death."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.runtime.campaign_run import CampaignRun
+from actors.runtime.engaging import HoldError, TryAgainError
 from actors.runtime.ledger import RunLedger
 from actors.runtime.run_control import RunControl
 from protocols.errors import RefusedError
@@ -148,3 +151,46 @@ def test_a_run_that_has_said_nothing_yet_begins() -> None:
     assert run.control.state == "starting"
     assert run.control.feed("ready", "the microscope is ready")
     assert [c.number for c in run.control.changes] == [1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [
+        (None, False),
+        (TryAgainError("engage refused: not parked yet", not_begun=True), True),
+        (TryAgainError("engage discarded: parked (stmctl withdraw)", not_begun=False), False),
+        (TryAgainError("frame for registration interrupted: parked (stmctl withdraw)"), False),
+        (HoldError("the tip is latched parked"), False),
+    ],
+)
+def test_leave_to_engage_is_used_up(outcome: Exception | None, left: bool) -> None:
+    """A person's leave is for one engage: whatever was parked during it or later needs another; only an
+    engage that was never begun leaves it as it was.  Without leave none comes to be."""
+
+    async def session(allowed: bool) -> tuple[bool, list[bool]]:
+        run = taken_up("starting", "engaging")
+        run.ledger.started = cast(Any, object())
+        run.allowed = allowed
+        asked: list[bool] = []
+
+        async def engage(permitted: bool) -> None:
+            asked.append(permitted)
+            if outcome is not None:
+                raise outcome
+
+        async def bring_up(_started: Any) -> None:
+            pass
+
+        run.site = cast(
+            Any, SimpleNamespace(ensure_world=bring_up, tip=SimpleNamespace(beat=int, status=None))
+        )
+        run._engaging = cast(Any, SimpleNamespace(engage=engage))
+        if outcome is None:
+            await run._engage()
+        else:
+            with pytest.raises(type(outcome)):
+                await run._engage()
+        return run.allowed, asked
+
+    assert asyncio.run(session(True)) == (left, [True])
+    assert asyncio.run(session(False)) == (False, [False])
