@@ -54,6 +54,8 @@ class CampaignRun:
         self.control = RunControl(state, ledger.state_reason, ledger.states_written)
         self.activity = ""
         self.began_s = time.monotonic()
+        self.ended_s = 0.0
+        """When the loop ended; 0 while it goes on."""
         self.busy_s = 0.0
         self._frame_under_way = False
         self.alarms: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ class CampaignRun:
     @property
     def duty_cycle(self) -> float | None:
         """Share of this daemon's time with the run in which a spectrum or frame was under way."""
-        measured_s = time.monotonic() - self.began_s
+        measured_s = (self.ended_s or time.monotonic()) - self.began_s
         return min(self.busy_s / measured_s, 1.0) if measured_s > 1.0 and self.busy_s > 0 else None
 
     @property
@@ -127,6 +129,7 @@ class CampaignRun:
                 await self._step()
             await self._changing
         finally:
+            self.ended_s = time.monotonic()
             for task in (training, self._changing):
                 task.cancel()
             await asyncio.gather(training, self._changing, return_exceptions=True)
@@ -161,6 +164,11 @@ class CampaignRun:
         except TunnelpilotError as trouble:
             await self._note_fault(trouble)
             self.hold(str(trouble))
+        except Exception as mistake:
+            log.exception("mistake of ours")
+            self.hold(
+                f"a mistake of ours: {mistake!r}; the daemon's log has the details.",
+            )
 
     async def _bring_up(self) -> None:
         assert self.ledger.started is not None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from actors.journal.reader import RunSummary as JournalSummary
 from actors.runtime.actor_pool import ActorHealth as PoolHealth
 from actors.runtime.campaign_run import CampaignRun
@@ -42,14 +40,13 @@ def run_progress(run: CampaignRun, points: int, lines: tuple[int, int]) -> RunPr
     taken = ledger.points_in(window.index) if window else []
     ordered = sorted(ledger.points.values(), key=lambda p: p.seq)
     best = ledger.best_point()
-    uptime = time.monotonic() - run.began_s
     over = run.control.state in FINAL_RUN_STATES
     return RunProgress(
         run=run.run,
         name=started.campaign.name,
         state=run.control.state,
         reason=run.control.reason,
-        began_wall_s=time.time() - uptime,
+        began_wall_s=ledger.began_wall_s,
         seed=started.seed,
         simulated=started.simulated,
         time_scale=started.time_scale,

@@ -88,6 +88,7 @@ class RunLedger:
         self.run = run
         self.last_seq = 0
         self.started: RunStarted | None = None
+        self.began_wall_s = 0.0
         self.state = "starting"
         self.state_reason = ""
         self.states_written = 0
@@ -180,7 +181,7 @@ class RunLedger:
     def _take(self, record: StoredRecord) -> None:
         match record.body:
             case RunStarted():
-                self.started = record.body
+                self.started, self.began_wall_s = record.body, record.wall_s
             case RunState():
                 self.state, self.state_reason = record.body.state, record.body.reason
                 self.states_written += 1

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class RayCluster:
 
         directory = temporary_directory(self.state)
         if self.address is None:
+            # What an earlier daemon of this directory left: it is gone, we hold its lock.
+            shutil.rmtree(directory, ignore_errors=True)
             ray.init(
                 address="local",
                 _temp_dir=str(directory),
@@ -95,6 +98,8 @@ class RayCluster:
         import ray
 
         ray.shutdown()
+        if self.address is None:
+            shutil.rmtree(temporary_directory(self.state), ignore_errors=True)
 
     def kill(self) -> None:
         """End what is left of a broken cluster without asking it."""
