@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protocols.errors import DeadlineError, StorageError
-from protocols.files.truth_log import TruthEntry, TruthLogWriter
+from protocols.files.truth_log import TruthLogWriter
 
 BOUND = 10_000
 """Entries that may wait for the disk; beyond it they would be lost, so writing one then is an error."""
@@ -33,11 +33,6 @@ class TruthPen:
         self._problem: str = ""
         self._thread = threading.Thread(target=self._write, name="truth", daemon=True)
         self._thread.start()
-
-    @property
-    def last_before(self) -> TruthEntry | None:
-        """The last entry of an earlier life of this world."""
-        return self._writer.last
 
     def note(
         self,

@@ -39,18 +39,6 @@ _BY_CODE = {
 }
 
 
-class HeldError(TunnelpilotError):
-    """The run waits for a person."""
-
-    code = "latched"
-
-
-class NegativeOutcomeError(TunnelpilotError):
-    """What was asked for was done and came out badly."""
-
-    code = "outcome"
-
-
 def exit_code_of(error: TunnelpilotError) -> ExitCode:
     """The exit code an error stands for."""
     code = str(error.details.get("refusal_code", error.code))

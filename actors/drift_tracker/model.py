@@ -120,10 +120,6 @@ class DriftModel:
         """Standard deviation of the offset predicted for ``time_s`` along one axis (m)."""
         return math.sqrt(float(self._predicted(time_s)[0, 0]))
 
-    def velocity_uncertainty_m_s(self) -> float:
-        """Standard deviation of the velocity along one axis (m/s)."""
-        return math.sqrt(float(self._covariance[1, 1]))
-
     def anchor(self, reference: Placed) -> Transform:
         """A new reference frame: by definition the offset it was taken with is right at its time.
 

@@ -131,14 +131,6 @@ class RunLedger:
         """Decisions of a window in order."""
         return sorted((d for d in self.decisions.values() if d.window == window), key=lambda d: d.index)
 
-    def unmeasured(self, window: int) -> list[Decision]:
-        """Decisions of a window that still want their spectrum, in order."""
-        return [
-            d
-            for d in self.decisions_in(window)
-            if not self.subject(d.decision).done_job and not self.subject(d.decision).given_up
-        ]
-
     def points_in(self, window: int) -> list[Point]:
         """Measured spectra of a window in order of their commits."""
         return sorted((p for p in self.points.values() if p.window == window), key=lambda p: p.seq)

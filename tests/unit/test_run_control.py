@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_run import campaign
 
+from actors.journal.schema import run_file
+from actors.journal.store import RunStore
 from actors.runtime.campaign_run import CampaignRun
 from actors.runtime.engaging import HoldError, TryAgainError
 from actors.runtime.ledger import RunLedger
 from actors.runtime.run_control import RunControl
-from protocols.errors import RefusedError
-from protocols.messages.records import RunState, StoredRecord
+from actors.runtime.run_starting import unfinished_runs
+from actors.runtime.watch_ring import WatchRing
+from protocols.errors import PeerError, RefusedError
+from protocols.messages.records import Conclusion, Record, RunStarted, RunState, StoredRecord
 from protocols.states.run import FINAL_RUN_STATES, RUN_TABLE
 
 ORDERS = ("pause", "pause-now", "resume", "abort")
@@ -194,3 +200,87 @@ def test_leave_to_engage_is_used_up(outcome: Exception | None, left: bool) -> No
 
     assert asyncio.run(session(True)) == (left, [True])
     assert asyncio.run(session(False)) == (False, [False])
+
+
+class Places:
+    """What a run that only has to conclude needs of a daemon."""
+
+    def __init__(self) -> None:
+        self.committed: list[Record] = []
+        self.released: list[bool] = []
+        self.pool = SimpleNamespace(call=self._call)
+        self.tip = SimpleNamespace(release=self._release, beat=int, status=None)
+        self.desk = SimpleNamespace(journal=SimpleNamespace(commit=self._commit))
+        self.ring = WatchRing()
+
+    async def _call(self, *_words: Any, deadline_s: float) -> None:
+        raise PeerError("nobody trains for a run that is over.")
+
+    async def _release(self, park: bool) -> str:
+        self.released.append(park)
+        return ""
+
+    async def _commit(self, run: str, records: list[Record]) -> None:
+        assert run == "r"
+        self.committed += records
+
+
+@pytest.mark.parametrize("state", sorted(FINAL_RUN_STATES))
+def test_a_run_whose_daemon_died_before_the_conclusion_is_concluded(state: str) -> None:
+    """The final state is on record and the conclusion is not: the next daemon says the state again under
+    the same key, parks, and concludes; nothing is measured any more."""
+
+    async def session() -> Places:
+        places = Places()
+        run = taken_up("starting", "running", state)
+        run.site = cast(Any, places)
+        run.reader = cast(Any, SimpleNamespace(records=lambda _after: (), close=lambda: None))
+        async with asyncio.timeout(20.0):
+            await run.main()
+        return places
+
+    places = asyncio.run(session())
+    assert places.released == [True]
+    assert [r.key for r in places.committed] == ["state:3", "conclusion"]
+    assert places.committed[0].body == RunState(state=state, reason="why")
+    end = places.committed[1].body
+    assert isinstance(end, Conclusion)
+    assert (end.outcome, end.reason, end.spectra) == (state, "why", 0)
+
+
+def test_unfinished_runs_are_those_without_a_conclusion(tmp_path: Path) -> None:
+    """In whatever state, oldest first; a journal that cannot be read is left alone."""
+    for k, (name, state, concluded) in enumerate(
+        [("b", "running", False), ("a", "completed", False), ("c", "completed", True), ("d", "held", False)]
+    ):
+        store = RunStore(run_file(tmp_path, name), reserve_bytes=0, clock=lambda k=k: 1e9 + k)  # type: ignore[misc]
+        started = RunStarted(
+            run=name,
+            campaign=campaign(),
+            campaign_text="",
+            seed=1,
+            versions={},
+            limits={},
+            simulated=True,
+            time_scale=1.0,
+        )
+        bodies = [started, RunState(state=state, reason=""), *([conclusion(state)] if concluded else [])]
+        store.commit([Record(key=f"k{n}", actor="t", body=b) for n, b in enumerate(bodies)])
+        store.close()
+    (tmp_path / "runs" / "e").mkdir()
+    (tmp_path / "runs" / "e" / "journal.db").write_bytes(b"no journal at all")
+    assert unfinished_runs(tmp_path) == ["b", "a", "d"]
+
+
+def conclusion(outcome: str) -> Conclusion:
+    """The last record of a run that found nothing."""
+    return Conclusion(
+        outcome=outcome,
+        reason="",
+        best_job="",
+        best_x_m=0.0,
+        best_y_m=0.0,
+        best_scalar=0.0,
+        spectra=0,
+        figures={},
+    )

@@ -349,30 +349,6 @@ def test_parks_and_deaths_do_not_wear_a_subject_out(state: str, reason: str) -> 
     assert story.ledger().subject("d0000").given_up
 
 
-def test_unmeasured_are_decisions_that_still_want_a_spectrum() -> None:
-    """In the order of their index; those measured, given up, or of another window are left out."""
-    story = Story()
-    for k in (2, 0, 1, 3):
-        story.decide(f"d{k:04d}", 0, k)
-    story.decide("d0004", 1, 0)
-    story.issue("r/d0000/a1")
-    story.measure("r/d0000/a1")
-    for attempt in (1, 2, 3):
-        story.issue(f"r/d0002/a{attempt}")
-        story.end(f"r/d0002/a{attempt}", "failed")
-    ledger = story.ledger()
-    assert [d.decision for d in ledger.decisions_in(0)] == ["d0000", "d0001", "d0002", "d0003"]
-    assert [d.decision for d in ledger.unmeasured(0)] == ["d0001", "d0003"]
-    assert [d.decision for d in ledger.unmeasured(1)] == ["d0004"]
-
-
-def spectra(story: Story, first: int, count: int, window: int = 0) -> None:
-    """So many spectra more."""
-    for k in range(first, first + count):
-        story.issue(f"r/d{k:04d}/a1")
-        story.measure(f"r/d{k:04d}/a1", window)
-
-
 def test_the_last_reference_counts_when_it_is_over() -> None:
     """Its number is that of the decision it comes before; an interrupted one is still to be taken."""
     story = Story()
