@@ -27,6 +27,7 @@ from protocols.errors import DiskFullError, StaleEpochError, TunnelpilotError
 from protocols.messages.recipes import Recipe
 from protocols.messages.records import Conclusion, OperatorAction, Record, WindowOpened
 from protocols.states.park import ENGAGED
+from protocols.states.run import FINAL_RUN_STATES
 
 ROOM_S = 1.0
 """Between two looks whether the disk has room again."""
@@ -36,6 +37,8 @@ AGAIN = 10
 """Engages that may be undone again within a minute."""
 RANGE_ALARMS = ("z-range:", "x-range:", "y-range:")
 ALARM_COMMAND_S = 30.0
+STAYS = frozenset({"paused", "held"}) | FINAL_RUN_STATES
+"""What a run that is taken up again remains; in any other state it begins with "starting"."""
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +53,10 @@ class CampaignRun:
     def __init__(self, site: Site, reader: JournalReader, ledger: RunLedger, allowed: bool) -> None:
         self.site, self.ledger, self.reader = site, ledger, reader
         self.allowed = allowed
-        state = ledger.state if ledger.state in ("paused", "held") else "starting"
+        state = ledger.state if ledger.state in STAYS else "starting"
         self.control = RunControl(state, ledger.state_reason, ledger.states_written)
+        if self.control.final:  # its daemon died before the conclusion: the last change is carried out again
+            self.control.again(("park", "conclude"))
         self.activity = ""
         self.began_s = time.monotonic()
         self.ended_s = 0.0

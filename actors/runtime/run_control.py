@@ -69,6 +69,12 @@ class RunControl:
         self.changed.set()
         return True
 
+    def again(self, instructions: tuple[str, ...]) -> None:
+        """Carry the last change that is in the journal out again: it is known that it was not done whole."""
+        body = RunState(state=self.state, reason=self.reason)
+        self.changes.append(Change(self._number, body, instructions))
+        self.pending.set()
+
     def order(self, event: str, reason: str) -> None:
         """Apply a person's command.
 

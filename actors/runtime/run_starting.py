@@ -19,7 +19,6 @@ from protocols.messages.campaign import Campaign
 from protocols.messages.control import WorkerStatus
 from protocols.messages.daemon import StartRun
 from protocols.messages.records import RunStarted
-from protocols.states.run import FINAL_RUN_STATES
 
 VERSIONED = ("tunnelpilot", "ray", "numpy", "scipy", "torch", "gpytorch", "pyzmq", "msgspec")
 
@@ -79,13 +78,12 @@ def versions() -> dict[str, str]:
 
 
 def unfinished_runs(state: Path) -> list[str]:
-    """Names of runs that are in no final state, oldest first; those that cannot be read are left alone."""
-    found = [s for s in runs(state) if not s.trouble and s.spectra >= 0 and not (s.outcome or _over(s.state))]
+    """Names of runs without a conclusion, oldest first; those that cannot be read are left alone.
+
+    A run whose daemon died between the final state and the conclusion is one of them.
+    """
+    found = [s for s in runs(state) if not s.trouble and not s.outcome]
     return [s.run for s in sorted(found, key=lambda s: s.started_s)]
-
-
-def _over(state: str) -> bool:
-    return state in FINAL_RUN_STATES or state == "unreadable"
 
 
 def open_run(state: Path, run: str) -> tuple[JournalReader, RunLedger]:
