@@ -213,6 +213,7 @@ class Daemon:
                     "Wait for it, or end it with 'stmctl abort'; another microscope needs another --state.",
                     refusal_code="busy-with-run",
                 )
+            self._had_run = True  # also if it is refused below: then nothing else is waited for
             campaign = campaign_of(request)
             await self.world.replace(campaign, campaign.seed, campaign.instrument.time_scale)
             await self.world.ensure(campaign, campaign.seed, campaign.instrument.time_scale)
