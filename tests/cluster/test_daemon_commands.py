@@ -482,6 +482,27 @@ def test_a_held_run_engages_only_when_told_and_finds_its_place(lab: Lab) -> None
     assert len(lab.alarms) == 1
 
 
+def test_a_withdrawal_right_after_the_engage_holds_again(lab: Lab) -> None:
+    """Leave to engage is for one engage: a withdrawal while the run looks for its place, or just after, is
+    not undone by it."""
+    lab.good("withdraw")
+    lab.await_state("held")
+    end = lab.last_seq()
+    lab.good("resume")
+    await_that("the end of the engage", lambda: lab.records(JobDone, after=end))
+    lab.good("withdraw", "--reason", "smoke again")
+    found = lab.await_state("held")
+    assert found.current is not None
+    assert "smoke again" in found.current.reason
+    assert found.guard is not None
+    assert found.guard.park == PARKED
+    await_that("the user's command", lambda: len(lab.alarms) == 3)
+    assert lab.alarms[-1] == found.current.reason
+    lab.good("resume")
+    lab.await_state("running")
+    lab.await_spectra(3)
+
+
 def test_an_abort_parks_and_concludes(lab: Lab) -> None:
     """The answer comes when the run is concluded: parked, lease given back, everything measured is kept."""
     answer = lab.good("abort", "--reason", "home time", "--json").document
@@ -525,3 +546,12 @@ def test_all_books_agree_at_the_end(lab: Lab) -> None:
     assert comparison.measured == comparison.journaled > 20
     assert check_run(lab.journal / "journal.db").problems == ()
     assert not [e for e in truth if e.event == "crash"]
+
+
+def test_a_daemon_that_was_started_for_a_refused_run_ends(lab: Lab) -> None:
+    """``stmctl run`` had to start one, and the run is refused: it ends by itself, with all it started."""
+    done = lab.stmctl("run", str(lab.folder / "wide.toml"), "--detach")
+    assert done.status == 2, done
+    assert "would widen the limit" in done.errors
+    await_that("the end of every process", lambda: not left_behind(lab.state), PATIENCE_S)
+    assert [p.name for p in (lab.state / "runs").iterdir()] == [lab.run]
