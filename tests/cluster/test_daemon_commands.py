@@ -435,6 +435,35 @@ def test_a_paused_run_is_resumed(lab: Lab) -> None:
     assert "resume makes no sense now" in done.errors
 
 
+def test_a_person_measures_while_the_run_goes_on(lab: Lab) -> None:
+    """The spectrum is taken between two of the run's, and the run goes on as if nothing had been."""
+    found = lab.good("measure", "0nm", "7nm", "--json").document
+    assert (found["outcome"], found["point"]["job_id"]) == ("finished", found["job_id"])
+    assert lab.last_action("measure").outcome == "finished"
+    lab.await_spectra(3)
+    assert lab.await_state("running").alarms == ()
+
+
+def test_a_pause_now_cancels_what_is_under_way(lab: Lab) -> None:
+    """Paused at once; every job that was under way gets its end, measured or not, and the tip stays; after
+    ``resume`` each decision that lost its attempt is measured by another one."""
+    assert lab.good("pause", "--now", "--json").document["state"] == "paused"
+    await_that("the end of every job", lambda: not lab.open_jobs())
+    found = lab.await_state("paused")
+    assert found.guard is not None
+    assert found.guard.park == ENGAGED
+    cut = [
+        b
+        for r in lab.records(AttemptEnded)
+        if isinstance(b := r.body, AttemptEnded) and "pause-now" in b.reason
+    ]
+    assert {b.state for b in cut} <= {"interrupted", "discarded"}
+    lab.good("resume")
+    lab.await_spectra(4)
+    measured = {r.body.decision for r in lab.records(SpectrumTaken)}  # type: ignore[union-attr]
+    assert {b.job_id.split("/")[1] for b in cut if "/d" in b.job_id} <= measured
+
+
 def test_a_withdrawal_holds_the_run(lab: Lab) -> None:
     """``withdraw`` goes past the daemon: the tip is parked, the run holds with the reason, the user's command
     is run with it, and exit codes say that a person is needed.  A ``resume`` that was refused before is no
@@ -498,9 +527,27 @@ def test_a_withdrawal_right_after_the_engage_holds_again(lab: Lab) -> None:
     assert found.guard.park == PARKED
     await_that("the user's command", lambda: len(lab.alarms) == 3)
     assert lab.alarms[-1] == found.current.reason
+
+
+def test_a_person_may_engage_before_the_run_goes_on(lab: Lab) -> None:
+    """``ack`` and ``engage`` are journaled and bring the tip to the surface; the run still holds until
+    ``resume``, which then looks for the place without engaging once more."""
+    assert lab.good("ack", "--who", "ada", "--json").document["outcome"] == "accepted"
+    assert lab.last_action("ack").arguments == {"who": "ada"}
+    found = lab.good("engage", "--json").document
+    assert found["outcome"] == "finished"
+    assert lab.last_action("engage").outcome == "finished"
+    status = lab.await_status("the tip", lambda s: s.guard is not None and s.guard.park == ENGAGED)
+    assert status.current is not None
+    assert status.current.state == "held"
+    end = lab.last_seq()
     lab.good("resume")
     lab.await_state("running")
     lab.await_spectra(3)
+    issued = [r.body for r in lab.records(JobIssued, after=end)]
+    assert not any(isinstance(b, JobIssued) and isinstance(b.recipe, Engage) for b in issued)
+    later = [r.body for r in lab.records(FrameTaken, after=end)]
+    assert any(isinstance(b, FrameTaken) and b.purpose == "resume" for b in later)
 
 
 def test_an_abort_parks_and_concludes(lab: Lab) -> None:
