@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # leave the accelerators' variables alone
     "OMP_NUM_THREADS": "1",  # two cores: the fit must leave room for what talks to the instrument
 }
+CONNECT_S = 5.0
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's minimum is about 75 MiB; we pass ids, not arrays
 
 
@@ -77,6 +79,7 @@ class RayCluster:
             )
             self.pids = _process_ids()
             return
+        require_answer(self.address)
         try:
             ray.init(address=self.address, log_to_driver=False, configure_logging=False)
         except ConnectionError as refused:
@@ -106,6 +109,27 @@ class RayCluster:
         node = _node()
         if node is not None:
             node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def require_answer(address: str) -> None:
+    """Ray itself asks an address that nobody answers for minutes, deaf to signals.
+
+    Raises:
+        ConfigError: it is no HOST:PORT, or nobody listens there.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ConfigError(
+            f"--ray-address {address!r} is no address of a cluster.",
+            "Write HOST:PORT, as 'ray start' says it.",
+        )
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as refused:
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: {refused}.",
+            "Check --ray-address, or leave it out: the daemon then starts its own.",
+        ) from refused
 
 
 def process_lives(pid: int) -> bool:
