@@ -118,10 +118,21 @@ class Daemon:
         self._stop.set()
 
     async def _start(self) -> None:
-        await asyncio.gather(asyncio.to_thread(self.cluster.start), self.writer.ensure())
+        await asyncio.gather(self._start_cluster(), self.writer.ensure())
         threading.Thread(target=self._watch_cluster, name="watch Ray", daemon=True).start()
         await self.pool.start()
         self.tip.start()
+
+    async def _start_cluster(self) -> None:
+        try:
+            await asyncio.to_thread(self.cluster.start)
+        except TunnelpilotError:
+            raise
+        except Exception as failed:
+            # Ray raises plain exceptions here; another try often succeeds, and the tries are bounded.
+            raise RayLostError(
+                f"Ray did not start: {failed}", "Everything begins anew by itself."
+            ) from failed
 
     def _watch_cluster(self) -> None:
         """The last resort, in a thread of its own: a call into a broken Ray may have blocked the loop.
