@@ -16,7 +16,7 @@ import structlog
 from actors.journal.reader import JournalReader
 from actors.runtime.engaging import LEASE_S, Engaging, HoldError, TryAgainError
 from actors.runtime.instrument_clock import instrument_time_s
-from actors.runtime.job_desk import Outcome
+from actors.runtime.job_desk import NEVER_ARRIVED, Outcome
 from actors.runtime.ledger import RunLedger, split_job_id
 from actors.runtime.restart_budget import RestartBudget
 from actors.runtime.run_control import Change, RunControl
@@ -24,8 +24,9 @@ from actors.runtime.run_tasks import BEAT_S, first_of, watched
 from actors.runtime.site import Site
 from actors.runtime.window_loop import CALL_S, THINK_S, WindowLoop
 from protocols.errors import DiskFullError, StaleEpochError, TunnelpilotError
+from protocols.messages.jobs import JobState
 from protocols.messages.recipes import Recipe
-from protocols.messages.records import Conclusion, OperatorAction, Record, WindowOpened
+from protocols.messages.records import AttemptEnded, Conclusion, OperatorAction, Record, WindowOpened
 from protocols.states.park import ENGAGED
 from protocols.states.run import FINAL_RUN_STATES
 
@@ -37,6 +38,8 @@ AGAIN = 10
 """Engages that may be undone again within a minute."""
 RANGE_ALARMS = ("z-range:", "x-range:", "y-range:")
 ALARM_COMMAND_S = 30.0
+LOOP_ENDS_S = 20.0
+"""The loop leaves its step within this time after the run's end, or the run is concluded without it."""
 STAYS = frozenset({"paused", "held"}) | FINAL_RUN_STATES
 """What a run that is taken up again remains; in any other state it begins with "starting"."""
 
@@ -71,6 +74,8 @@ class CampaignRun:
         self._duty_s = time.monotonic()
         self._again = RestartBudget(AGAIN)
         self._changing: asyncio.Task[None] | None = None
+        self._out = asyncio.Event()
+        """The loop is over: nothing that it began goes on."""
 
     @property
     def run(self) -> str:
@@ -132,6 +137,7 @@ class CampaignRun:
         try:
             while not self.control.final:
                 await self._step()
+            self._out.set()
             await self._changing
         finally:
             self.ended_s = time.monotonic()
@@ -354,6 +360,7 @@ class CampaignRun:
                 case "alarm":
                     await self._alarm(change.body.reason)
                 case "conclude":
+                    await self._leave_nothing_open()
                     await self._conclude(change)
                 case _:
                     pass  # engage, measure, drain: the loop's steps
@@ -371,6 +378,27 @@ class CampaignRun:
         except TunnelpilotError as silent:
             said = f"the guard did not answer; it parks when the lease runs out ({silent})"
         self.site.ring.say("run", "park", said or "no lease was held", self.run)
+
+    async def _leave_nothing_open(self) -> None:
+        """Before the conclusion: the loop is out of its step, the tip is parked, every attempt has ended."""
+        try:
+            async with asyncio.timeout(LOOP_ENDS_S):
+                await self._out.wait()
+        except TimeoutError:
+            log.error("concluded while the loop is still in a step", seconds=LOOP_ENDS_S)
+            return
+        if self.site.tip.held:  # acquired after the run had ended: its engage may have gone through
+            await self._park()
+        self.refresh()
+        for job in self.ledger.open_jobs():
+            try:
+                arrived = await self.site.desk.gateway.query(job) is not None
+            except TunnelpilotError as silent:
+                log.warning("open attempt", job=job, why=str(silent))
+                continue
+            if not arrived:  # issued, then refused because the lease had been given back meanwhile
+                ended = AttemptEnded(job_id=job, state=JobState.DISCARDED.value, reason=NEVER_ARRIVED)
+                await self._write_surely(f"ended:{job}", ended)
 
     async def _alarm(self, reason: str) -> None:
         """Run the user's command with the reason; its failure is a fault on record."""

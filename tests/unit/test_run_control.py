@@ -18,12 +18,22 @@ from actors.journal.schema import run_file
 from actors.journal.store import RunStore
 from actors.runtime.campaign_run import CampaignRun
 from actors.runtime.engaging import HoldError, TryAgainError
+from actors.runtime.job_desk import NEVER_ARRIVED
 from actors.runtime.ledger import RunLedger
 from actors.runtime.run_control import RunControl
 from actors.runtime.run_starting import unfinished_runs
 from actors.runtime.watch_ring import WatchRing
 from protocols.errors import PeerError, RefusedError
-from protocols.messages.records import Conclusion, Record, RunStarted, RunState, StoredRecord
+from protocols.messages.recipes import Move
+from protocols.messages.records import (
+    AttemptEnded,
+    Conclusion,
+    JobIssued,
+    Record,
+    RunStarted,
+    RunState,
+    StoredRecord,
+)
 from protocols.states.run import FINAL_RUN_STATES, RUN_TABLE
 
 ORDERS = ("pause", "pause-now", "resume", "abort")
@@ -208,9 +218,12 @@ class Places:
     def __init__(self) -> None:
         self.committed: list[Record] = []
         self.released: list[bool] = []
+        self.parked = asyncio.Event()
         self.pool = SimpleNamespace(call=self._call)
-        self.tip = SimpleNamespace(release=self._release, beat=int, status=None)
-        self.desk = SimpleNamespace(journal=SimpleNamespace(commit=self._commit))
+        self.tip = SimpleNamespace(release=self._release, beat=int, status=None, held=False)
+        self.known: set[str] = set()
+        gateway = SimpleNamespace(query=self._query)
+        self.desk = SimpleNamespace(journal=SimpleNamespace(commit=self._commit), gateway=gateway)
         self.ring = WatchRing()
 
     async def _call(self, *_words: Any, deadline_s: float) -> None:
@@ -218,7 +231,11 @@ class Places:
 
     async def _release(self, park: bool) -> str:
         self.released.append(park)
+        self.parked.set()
         return ""
+
+    async def _query(self, job_id: str) -> str | None:
+        return job_id if job_id in self.known else None
 
     async def _commit(self, run: str, records: list[Record]) -> None:
         assert run == "r"
@@ -246,6 +263,44 @@ def test_a_run_whose_daemon_died_before_the_conclusion_is_concluded(state: str) 
     end = places.committed[1].body
     assert isinstance(end, Conclusion)
     assert (end.outcome, end.reason, end.spectra) == (state, "why", 0)
+
+
+def test_before_the_conclusion_every_attempt_has_its_end() -> None:
+    """The conclusion waits for the loop to leave its step; an order that was issued and refused because the
+    lease had been given back ends as discarded, what the gateway knows is left to whoever receives it, and a
+    lease that was acquired too late is given back."""
+
+    async def session() -> Places:
+        places = Places()
+        run = taken_up("starting", "running", "held")
+        run.site = cast(Any, places)
+        run.reader = cast(Any, SimpleNamespace(records=lambda _after: (), close=lambda: None))
+        places.known = {"r/d0001/a1"}
+        stepping = asyncio.Event()
+
+        async def step() -> None:
+            stepping.set()
+            await places.parked.wait()  # as a sweep that ends because the tip is parked
+            places.tip.held = True
+            for seq, job in enumerate(("r/d0000/a1", "r/d0001/a1"), 4):
+                body = JobIssued(job_id=job, recipe=Move(x_m=0.0, y_m=0.0), epoch=1)
+                run.ledger.fold(
+                    [StoredRecord(seq=seq, key=f"issued:{job}", actor="t", wall_s=0.0, body=body)]
+                )
+
+        run._step = step  # type: ignore[method-assign]
+        main = asyncio.ensure_future(run.main())
+        async with asyncio.timeout(20.0):
+            await stepping.wait()
+            run.control.order("abort", "enough")
+            await main
+        return places
+
+    places = asyncio.run(session())
+    assert [r.key for r in places.committed] == ["state:4", "ended:r/d0000/a1", "conclusion"]
+    ended = places.committed[1].body
+    assert ended == AttemptEnded(job_id="r/d0000/a1", state="discarded", reason=NEVER_ARRIVED)
+    assert places.released == [True, True]
 
 
 def test_unfinished_runs_are_those_without_a_conclusion(tmp_path: Path) -> None:
