@@ -20,7 +20,9 @@ LOOK_S = 0.2
 STARTING_S = 20.0
 """A process that was started has so long to take its lock."""
 STOPPING_S = 10.0
-LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
+STARTED_BY_DAEMON = "started-by-daemon"
+"""File beside the lock with the pid of the process that this actor has started."""
+LAUNCH = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True).pid)"
 """Run by an intermediate process that ends at once: Ray ends the children of its workers, but not these."""
 
 
@@ -73,10 +75,13 @@ class SimulatedMicroscope:
         return {"running": self._runs(), "starts": len(self._starts), "ended": self._ended, **endpoints}
 
     async def stop(self) -> None:
-        """End the one that runs (SIGTERM: it withdraws first) and start none again."""
+        """End the one that runs (SIGTERM: it withdraws first) and start none again.
+
+        One that somebody else started is left alone.
+        """
         await self._forget()
         self._ended = "stopped"
-        if not self._runs():
+        if not self._runs() or not self._is_ours():
             return
         os.kill(int(read_endpoints(self._state, "sim")["pid"]), signal.SIGTERM)
         until = time.monotonic() + STOPPING_S
@@ -88,6 +93,19 @@ class SimulatedMicroscope:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         self._watch = None
+
+    def _launch(self, command: list[str]) -> None:
+        done = subprocess.run(command, check=True, timeout=STARTING_S, stdout=subprocess.PIPE, text=True)
+        mark = self._state / "sim" / STARTED_BY_DAEMON
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(done.stdout.strip(), encoding="ascii")
+
+    def _is_ours(self) -> bool:
+        try:
+            marked = (self._state / "sim" / STARTED_BY_DAEMON).read_text(encoding="ascii")
+            return int(marked) == int(read_endpoints(self._state, "sim")["pid"])
+        except (OSError, TunnelpilotError, KeyError, ValueError):
+            return False
 
     def _runs(self) -> bool:
         return ProcessLock(self._state, "sim").held_by_somebody()
@@ -105,5 +123,5 @@ class SimulatedMicroscope:
                 self._door_file.unlink(missing_ok=True)
                 command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(self._state)]
                 launch = [sys.executable, "-c", LAUNCH, *command, *self._arguments]
-                await asyncio.to_thread(subprocess.run, launch, check=True, timeout=STARTING_S)
+                await asyncio.to_thread(self._launch, launch)
             await asyncio.sleep(LOOK_S)

@@ -117,6 +117,7 @@ class ConsoleService:
         run = self._run()
         run.control.order(event, reason)
         if event == "resume":
+            self._daemon.forgive()
             run.allowed = True  # only now: a resume that was refused permits nothing later
         await run.note_operator(event, {}, run.control.state)
         return RunAnswer(run=run.run, state=run.control.state, reason=run.control.reason)

@@ -20,6 +20,8 @@ from protocols.files.state_directory import ProcessLock, read_endpoints
 
 START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 15.0
+STARTED_BY_DAEMON = "started-by-daemon"
+"""File beside the lock with the pid of a process that a daemon has started."""
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +38,6 @@ class Companion:
     arguments: tuple[str, ...]
     state: Path
     budget: RestartBudget
-    started_by_us: bool = False
     child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,7 +79,7 @@ class Companion:
                 cwd="/",
                 env=_clean_environment(),
             )
-        self.started_by_us = True
+        (folder / STARTED_BY_DAEMON).write_text(str(self.child.pid), encoding="ascii")
         log.info("process started", name=self.name, child=self.child.pid)
         until = time.monotonic() + START_DEADLINE_S
         while time.monotonic() < until:
@@ -101,8 +102,22 @@ class Companion:
         except (OSError, TunnelpilotError):
             return False
 
+    @property
+    def started_by_daemon(self) -> bool:
+        """Whether a daemon (this one or an earlier one) started the one that runs, not a person or systemd."""
+        try:
+            marked = (self.state / self.name / STARTED_BY_DAEMON).read_text(encoding="ascii")
+            return int(marked) == int(read_endpoints(self.state, self.name)["pid"])
+        except (OSError, TunnelpilotError, KeyError, ValueError):
+            return False
+
     async def stop(self) -> None:
-        """SIGTERM (it parks, finishes its work) and wait; SIGKILL after the deadline."""
+        """SIGTERM (it parks, finishes its work) and wait; SIGKILL after the deadline.
+
+        One that somebody else started is left alone.
+        """
+        if not self.started_by_daemon:
+            return
         try:
             pid = int(read_endpoints(self.state, self.name)["pid"])
         except (TunnelpilotError, KeyError, ValueError):

@@ -134,7 +134,7 @@ class World:
                         f"a simulated microscope with sample {status.sample}, seed {status.seed}, time scale "
                         f"{status.time_scale:g} runs with {self.state}; the campaign wants "
                         f"{' '.join(arguments)}.",
-                        "End it (stmctl down), or use another --state.",
+                        "End it, or use another --state.",
                     )
                 return
             last = found
