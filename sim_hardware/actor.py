@@ -22,7 +22,13 @@ STARTING_S = 20.0
 STOPPING_S = 10.0
 STARTED_BY_DAEMON = "started-by-daemon"
 """File beside the lock with the pid of the process that this actor has started."""
-LAUNCH = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True).pid)"
+LAUNCH = """
+import subprocess, sys
+with open(sys.argv[1], "wb") as output:
+    print(subprocess.Popen(
+        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+    ).pid)
+"""
 """Run by an intermediate process that ends at once: Ray ends the children of its workers, but not these."""
 
 
@@ -41,6 +47,7 @@ class SimulatedMicroscope:
         self._budget, self._window_s = budget, window_s
         self._starts: list[float] = []
         self._door_file = Path(state) / "sim" / "endpoints.json"
+        self._output = Path(state) / "sim" / "start.log"
         self._ended = ""
         self._watch: asyncio.Task[None] | None = None
 
@@ -95,9 +102,9 @@ class SimulatedMicroscope:
         self._watch = None
 
     def _launch(self, command: list[str]) -> None:
-        done = subprocess.run(command, check=True, timeout=STARTING_S, stdout=subprocess.PIPE, text=True)
         mark = self._state / "sim" / STARTED_BY_DAEMON
         mark.parent.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(command, check=True, timeout=STARTING_S, stdout=subprocess.PIPE, text=True)
         mark.write_text(done.stdout.strip(), encoding="ascii")
 
     def _is_ours(self) -> bool:
@@ -122,6 +129,6 @@ class SimulatedMicroscope:
                 self._starts.append(now)
                 self._door_file.unlink(missing_ok=True)
                 command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(self._state)]
-                launch = [sys.executable, "-c", LAUNCH, *command, *self._arguments]
+                launch = [sys.executable, "-c", LAUNCH, str(self._output), *command, *self._arguments]
                 await asyncio.to_thread(self._launch, launch)
             await asyncio.sleep(LOOK_S)

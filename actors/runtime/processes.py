@@ -104,7 +104,7 @@ class Companion:
 
     @property
     def started_by_daemon(self) -> bool:
-        """Whether a daemon (this one or an earlier one) started the one that runs, not a person or systemd."""
+        """Whether a daemon (this or an earlier one) started the one that runs, not a person or systemd."""
         try:
             marked = (self.state / self.name / STARTED_BY_DAEMON).read_text(encoding="ascii")
             return int(marked) == int(read_endpoints(self.state, self.name)["pid"])
