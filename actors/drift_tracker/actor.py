@@ -36,6 +36,10 @@ class DriftTracker(Shell):
         """Where to look again after an engage: the window's reference patch, else its whole survey."""
         return _same_patch((await self._caught_up(run)).reference(window))
 
+    async def survey_patch(self, run: str, window: int) -> Patch:
+        """The whole survey as a patch: where to look when the reference patch could not be told."""
+        return _same_patch((await self._caught_up(run)).survey(window))
+
     async def compare(self, run: str, frame_job: str) -> dict[str, Any]:
         """Register a frame against its window's reference; the drift record is committed."""
         key = f"drift:{frame_job}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,8 @@ from protocols.messages.campaign import DriftSection
 from protocols.messages.records import DriftMeasured, FrameTaken, StoredRecord
 
 HEIGHT = "z"
+SAMPLING_SHARE = 0.2
+"""Of a pixel: what a shift is uncertain by because structures are not much larger than pixels."""
 LARGEST_SHIFT = 0.4
 """Of the frame's smaller side: beyond it too little of both frames overlaps."""
 
@@ -50,6 +54,16 @@ class DriftHistory:
             raise UsageError(f"window {window} has no frame to compare with.")
         return found
 
+    def survey(self, window: int) -> FrameTaken:
+        """The window's survey.
+
+        Raises:
+            UsageError: there is none yet.
+        """
+        if window not in self._surveys:
+            raise UsageError(f"window {window} has no survey.")
+        return self._surveys[window]
+
     def measured(self, frame_job: str) -> DriftMeasured:
         """What the registration of a frame has shown.
 
@@ -71,12 +85,19 @@ class DriftHistory:
             return
         if frame.window not in self._surveys and frame.window not in self._references:
             return  # a frame of no window: an operator's
-        reference = self.reference(frame.window)
-        if self._anchored.get(frame.window) != reference.job_id:
-            self._anchor(reference)
+        if frame.window not in self._anchored:
+            self._anchor(self.reference(frame.window))
+        reference = self._counterpart(frame)
         there, here = Placed.of(reference), Placed.of(frame)
         found = self._register(reference, frame, there, here)
         self._measured[frame.job_id] = self.model.observe(found, here, there)
+
+    def _counterpart(self, frame: FrameTaken) -> FrameTaken:
+        """What a frame is compared with: the survey if it is as large as that, else the reference."""
+        survey = self._surveys.get(frame.window)
+        if survey is not None and math.isclose(frame.width_m, survey.width_m, rel_tol=1e-6):
+            return survey
+        return self.reference(frame.window)
 
     def _anchor(self, frame: FrameTaken) -> None:
         self._anchored[frame.window] = frame.job_id
@@ -89,7 +110,10 @@ class DriftHistory:
         a, b = _heights(reference), _heights(frame)
         pixel = (reference.height_m / a.shape[0], reference.width_m / a.shape[1])
         reach = LARGEST_SHIFT * min(reference.width_m, reference.height_m)
-        return register(a, b, pixel, reach, (x, y), sigma)
+        found = register(a, b, pixel, reach, (x, y), sigma)
+        # Structures smaller than a pixel shift in steps: no noise tells of that error.
+        honest = math.hypot(found.uncertainty_m, SAMPLING_SHARE * max(pixel))
+        return msgspec.structs.replace(found, uncertainty_m=honest)
 
 
 def _heights(frame: FrameTaken) -> npt.NDArray[np.float64]:

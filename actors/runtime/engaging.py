@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from actors.runtime.instrument_clock import instrument_time_s
@@ -21,7 +22,7 @@ from protocols.errors import PeerError
 from protocols.messages.control import GuardStatus
 from protocols.messages.jobs import Priority
 from protocols.messages.recipes import BiasFrames, Engage, Frame, Recipe, ReferencePatch, Sweep
-from protocols.messages.records import JobDone, JobIssued
+from protocols.messages.records import JobDone, JobIssued, Transform
 from protocols.states.park import ENGAGED
 
 BY_ITSELF = frozenset({"start", "lease", "released", "worker", "signal"})
@@ -29,8 +30,6 @@ BY_ITSELF = frozenset({"start", "lease", "released", "worker", "signal"})
 LEASE_S = 60.0
 ENGAGE_S = 120.0
 SETTLE_S = 0.5
-LOOKS = 3
-"""Frames after an engage before it is said that the place cannot be told."""
 
 log = structlog.get_logger(__name__)
 
@@ -186,12 +185,15 @@ class Engaging:
         return window is not None and any(w == window.index for w, _ in self._ledger.frames.values())
 
     async def _find_place(self) -> None:
-        """Register the window's reference; several looks, because a jump has to be seen more than once."""
+        """Register the window's reference, where the drift should have carried it, then where it was seen
+        last (a velocity may be wrong after a long time away), then the whole survey."""
         window = self._ledger.open_window()
         assert window is not None
         note = ""
-        for _ in range(LOOKS):
-            found = await self._look(window.index)
+        seen = self._ledger.transform
+        still = msgspec.structs.replace(seen, velocity_x_m_s=0.0, velocity_y_m_s=0.0)
+        for where, transform in (("last_patch", seen), ("last_patch", still), ("survey_patch", still)):
+            found = await self._look(window.index, where, transform)
             note = found["note"]
             if found["accepted"]:
                 return
@@ -200,12 +202,10 @@ class Engaging:
             "'stmctl resume' looks again, 'stmctl abort' ends the run.",
         )
 
-    async def _look(self, window: int) -> dict[str, Any]:
+    async def _look(self, window: int, where: str, transform: Transform) -> dict[str, Any]:
         pool, run, tip = self._site.pool, self._ledger.run, self._site.tip
         assert self._ledger.started is not None
-        patch = await watched(
-            pool.call("drift_tracker", "last_patch", run, window, deadline_s=THINK_S), self._beat
-        )
+        patch = await watched(pool.call("drift_tracker", where, run, window, deadline_s=THINK_S), self._beat)
         name = f"resume-{self._ledger.count('resume-') + 1}"
         outcome = await watched(
             pool.call(
@@ -215,7 +215,7 @@ class Engaging:
                 self._ledger.next_job(name),
                 patch,
                 "resume",
-                self._ledger.transform,
+                transform,
                 instrument_time_s(tip, self._ledger.started.time_scale),
                 tip.epoch,
                 window,
