@@ -71,6 +71,7 @@ class WindowPlanner:
     def predicted_map(self, cursor: int) -> PredictedMap:
         """Prediction at every candidate from all points up to ``cursor``."""
         planner = self._at(cursor)
+        self._model_seq = UNKEPT  # should the window go on, the next decision begins from the journal
         planner.fit()
         mean, std = planner.predicted()
         shape = self._candidates.shape

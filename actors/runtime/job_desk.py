@@ -166,10 +166,12 @@ class JobDesk:
     async def _alone(self, job_id: str) -> AsyncIterator[None]:
         """The same order said twice at a time is done once."""
         lock = self._under_way.setdefault(job_id, asyncio.Lock())
-        async with lock:
-            yield
-        if not lock.locked():
-            self._under_way.pop(job_id, None)
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._under_way.pop(job_id, None)
 
 
 def _outcome(state: str, job_id: str, seq: int, reason: str) -> Outcome:

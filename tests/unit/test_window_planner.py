@@ -234,6 +234,16 @@ def test_a_decision_that_could_not_be_kept_does_not_change_the_next(run: Run) ->
     assert [r.decision for r in replay(run.reader, ReplayPlanners()) if not r.same] == []
 
 
+def test_a_map_in_between_does_not_change_the_next_decision(run: Run) -> None:
+    """A window that could not be closed after its map was made goes on as if there had been no map."""
+    planner = run.planner()
+    waiting: list[Decision] = []
+    live(run, planner, 0, 6, waiting)
+    cursor, pending = run.reader.last_seq(), tuple(d.decision for d in waiting)
+    planner.predicted_map(cursor)
+    same(planner.decide("d0006", 6, cursor, pending), run.planner().decide("d0006", 6, cursor, pending))
+
+
 def test_an_earlier_cursor_shows_less(run: Run) -> None:
     """In lockstep a decision sees only what lay before its cursor, also if the planner knows more already."""
     planner = run.planner()
