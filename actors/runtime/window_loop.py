@@ -16,7 +16,7 @@ from actors.runtime.instrument_clock import instrument_time_s
 from actors.runtime.job_desk import Outcome
 from actors.runtime.ledger import RunLedger, reference_name
 from actors.runtime.run_control import RunControl
-from actors.runtime.run_tasks import first_of
+from actors.runtime.run_tasks import first_of, watched
 from actors.runtime.site import Site
 from actors.runtime.spectra_pipeline import DecisionFact, Plan, WindowFacts, Wishes, next_wishes
 from protocols.messages.campaign import Campaign
@@ -301,23 +301,18 @@ class WindowLoop:
         if self._error is not None or self._control.state != "running":
             return  # taken up again later: nothing is closed yet
         self._refresh()
-        await self._beating(
+        await watched(
             pool.call(
                 "dkl_planner", "close_window", run, self._window, self._ledger.last_seq, deadline_s=THINK_S
-            )
+            ),
+            self._beat,
         )
-        await self._beating(
-            pool.call("zoom_supervisor", "close_window", run, self._window, reason, deadline_s=THINK_S)
+        await watched(
+            pool.call("zoom_supervisor", "close_window", run, self._window, reason, deadline_s=THINK_S),
+            self._beat,
         )
         self._refresh()
         self._site.ring.say("zoom_supervisor", "window", f"window {self._window} closed: {reason}", run)
-
-    async def _beating(self, work: Any) -> Any:
-        task = asyncio.ensure_future(work)
-        while not task.done():
-            self._beat()
-            await asyncio.wait({task}, timeout=0.2)
-        return task.result()
 
     async def _abandon(self) -> None:
         """Whatever still runs is thinking, not moving: its results are in the journal or are made again."""
