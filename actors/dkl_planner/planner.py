@@ -249,7 +249,7 @@ class Planner:
             spread = float(worth[free].max() - worth[free].min())
             worth -= s.travel_weight * spread * hop / self.candidates.geometry.width_m
         worth[~free] = -np.inf
-        unlike = self._next_kind(free, index)
+        unlike = self._next_kind(free)
         pick = int(np.argmax(worth)) if unlike < 0 else unlike
         mean_y = data.standard.centre + data.standard.scale * mean.numpy()
         std_y = data.standard.scale * variance.sqrt().numpy()
@@ -266,15 +266,15 @@ class Planner:
             self._alternatives(pick, worth, mean_y, std_y),
         )
 
-    def _next_kind(self, free: npt.NDArray[np.bool_], index: int) -> int:
-        """While something is sought (UCB, EI) and no point stands out of the background yet, every other
-        decision goes to the structure least like any measured one; -1 otherwise.
+    def _next_kind(self, free: npt.NDArray[np.bool_]) -> int:
+        """While something is sought (UCB, EI) and no point stands out of the background yet, every
+        decision goes to the structure least like any measured one; -1 otherwise, or if none is left.
 
         Without a find the scalars hold nothing that a kernel could follow; what the topograph shows is
         the only lead left.
         """
         s = self.section
-        if s.acquisition not in ("ucb", "ei") or s.kernel == "matern_xy" or index % 2:
+        if s.acquisition not in ("ucb", "ei") or s.kernel == "matern_xy":
             return -1
         values = [p.value for p in self._points.values() if math.isfinite(p.value)]
         background = background_of(values)

@@ -268,13 +268,13 @@ def test_seeds_take_what_was_handed_down_then_every_kind_of_structure(kernel: st
 
 
 def test_without_a_find_unlike_structures_are_tried() -> None:
-    """While nothing stands out of the background, every other decision goes to a structure; after a
-    find, none does."""
+    """While nothing stands out of the background, every decision goes to a structure; after a find, none
+    does."""
     candidates, odd = structured()
     planner = Planner(section(acquisition="ucb", seed_points=4, patch_pixels=16), candidates, 0)
     flat = 1.0 + 0.01 * np.random.default_rng(0).normal(size=len(candidates))
     kinds = [p.kind for p in drive(planner, flat, 0, 10)]
-    assert kinds[:4] == ["seed"] * 4 and kinds.count("structure") == 3
+    assert kinds[:4] == ["seed"] * 4 and kinds.count("structure") == 6
     planner.observe("r/find", candidates.x_m[odd], candidates.y_m[odd], 9.0)
     assert {p.kind for p in drive(planner, flat, 10, 14)} == {"ucb"}
 

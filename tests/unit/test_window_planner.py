@@ -213,7 +213,7 @@ def test_made_anew_at_any_decision_it_decides_as_the_one_that_lived_on(run: Run)
     replayed = replay(run.reader, ReplayPlanners())
     assert len(replayed) == 9
     assert [r.decision for r in replayed if not r.same] == []
-    assert len({r.kind for r in replayed}) == 2
+    assert len({r.kind for r in replayed}) >= 2
 
 
 def test_a_decision_that_could_not_be_kept_does_not_change_the_next(run: Run) -> None:
