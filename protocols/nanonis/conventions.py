@@ -2,8 +2,8 @@
 
 Ours: SI units, angles counter-clockwise in rad, arrays [row, col] with row 0 at the lowest y and col 0 at the
 lowest x of the frame's own axes, positive z away from the sample.  Theirs: SI units too, but angles clockwise
-in degrees, row 0 of a live frame at the top, time-outs in ms.  Bias (sample against tip), the sign of z and of
-the Z offset before a sweep are the same in both.
+in degrees, row 0 of a live frame at the top, time-outs in ms.  Bias (sample against tip), the sign of z and
+of the Z offset before a sweep are the same in both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WINDOWS_NEEDED = frozenset({"BiasSpectr", "ZSpectr", "TipShaper", "AutoApproach"
 """Modules whose commands fail until their window is open (by ``X.Open`` where there is such a command)."""
 
 SIGNALS = {"current": 0, "bias": 24, "z": 30, "lock-in x": 86, "lock-in y": 87}
-"""Indices of signals in the list of 128 (since about release 11798).  Options of a laboratory's system may differ:
+"""Indices of signals in the list of 128 (since about release 11798).  A laboratory's options may change them:
 look names up where it matters (``signal_index``)."""
 
 SIGNAL_NAMES = {
@@ -283,8 +283,8 @@ def longest_wait_s(command: str, arguments: Mapping[str, Value]) -> float | None
     """How long a command may keep its connection busy by design: 0, seconds, or None (as long as it takes).
 
     A sweep is waited for even when its data are not asked for.  Others wait if their argument ``wait`` says
-    so, for their ``timeout_ms`` where they have one.  What must be possible meanwhile (stop, withdraw) belongs
-    on another connection.
+    so, for their ``timeout_ms`` where they have one.  What must be possible meanwhile (stop, withdraw)
+    belongs on another connection.
     """
     if command.lower() in _ALWAYS_WAIT:
         return None

@@ -1,8 +1,8 @@
 """Layouts: the fields of a request's arguments or of a response's result, in order.
 
 A layout is written as words separated by spaces: ``name:code`` is a field (codes in ``types``), ``n`` alone
-is an int32 that counts the elements of the ``*`` fields that follow it.  A dash is the empty layout.  Names are
-ours: lower case with the unit at the end (``width_m``, ``timeout_ms``, ``angle_deg``).
+is an int32 that counts the elements of the ``*`` fields that follow it.  A dash is the empty layout.
+Names are ours: lower case with the unit at the end (``width_m``, ``timeout_ms``, ``angle_deg``).
 """
 
 from __future__ import annotations

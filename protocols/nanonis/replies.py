@@ -1,8 +1,8 @@
 """Bodies of responses: a result, then the error block; how it is written, and how it is found.
 
 The block is a status (uint32, 0 when all is well), the size of a description (int32) and the description.
-The electronics put it after the result, but when something failed they send zeros for the result, or no result
-at all, or stray bytes: so it is looked for where it belongs, then at the beginning, then anywhere.
+The electronics put it after the result, but when something failed they send zeros for the result, or no
+result at all, or stray bytes: so it is looked for where it belongs, then at the beginning, then anywhere.
 
 A server writes ``success``, ``failure`` (the command was understood and failed: zeros, then the block) or
 ``refusal`` (unknown command, unreadable arguments: the block alone).  Public clients look at the description
