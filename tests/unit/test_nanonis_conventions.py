@@ -40,7 +40,7 @@ def test_angles_come_back(angle: float) -> None:
 
 
 def test_frame_goes_out_and_comes_back() -> None:
-    """A frame as FrameSet takes it: centre and sides as they are, the angle clockwise; back it is the same."""
+    """Centre and sides go out as they are, the angle clockwise; back it is the same frame."""
     area = FrameArea(centre_x_m=1e-7, centre_y_m=-2e-7, width_m=5e-8, height_m=2.5e-8, angle_rad=math.pi / 4)
     sent = conventions.frame_arguments(area)
     assert tuple(sent) == NOW["Scan.FrameSet"].arguments.names
@@ -84,7 +84,7 @@ def test_pixels_that_would_be_changed_are_refused() -> None:
 
 
 def test_scan_speed_from_line_time() -> None:
-    """10 nm in 0.5 s are 20 nm/s; twice as fast back takes half the time; the time per line is what is kept."""
+    """10 nm in 0.5 s are 20 nm/s; twice as fast back takes half the time; the time is kept."""
     values = conventions.speed_arguments(10e-9, 0.5, 2.0)
     assert np.isclose(values["forward_linear_speed_m_s"], 20e-9, rtol=1e-15, atol=0)
     assert np.isclose(values["backward_linear_speed_m_s"], 40e-9, rtol=1e-15, atol=0)
@@ -312,7 +312,7 @@ def test_directions() -> None:
 
 
 def test_nan_zero_and_nothing_mean_no_change() -> None:
-    """In requests NaN times, zero counts and empty names leave things as they are; in answers they are values."""
+    """In requests NaN times, zero counts and empty names change nothing; in answers they are values."""
     asked = to_codes("BiasSpectr.TimingSet", {"z_offset_m": None, "settling_time_s": 0.0})
     assert math.isnan(asked["z_offset_m"]) and asked["settling_time_s"] == 0.0
     assert to_meanings("BiasSpectr.TimingSet", {"z_offset_m": math.nan}) == {"z_offset_m": None}
@@ -348,7 +348,7 @@ def test_codes_without_a_meaning_are_told() -> None:
 
 
 def test_every_coding_belongs_to_a_command_and_a_field() -> None:
-    """No entry of the table of codings is misspelt, and every choice has a code for each meaning only once."""
+    """No entry of the table of codings is misspelt, and a choice has each code only once."""
     fields = {
         (stem, name)
         for release in KNOWN_RELEASES
