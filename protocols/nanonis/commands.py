@@ -32,7 +32,8 @@ class Missing(enum.Enum):
     REFUSE = "refuse"
     """All must be there."""
     OLDER_CLIENTS = "older clients"
-    """Those may be missing that an older release did not have: public clients still write that way."""
+    """Those may be missing that an older release did not have: public clients still write that way.  The same
+    arguments in an older release's types are read too, if the body has exactly their size."""
     ZERO = "zero"
     """Any may be missing and counts as 0.  Beware: a Bias.Set without a body then sets 0 V."""
 
@@ -45,6 +46,8 @@ class Command(msgspec.Struct, frozen=True):
     result: Layout
     required: int
     """How many argument fields every release has; the ones after them came later."""
+    older_arguments: tuple[Layout, ...] = ()
+    """Layouts in which older releases have the same arguments with other types."""
     other_results: tuple[Layout, ...] = ()
     """Layouts of the result in other releases, newest first."""
 
@@ -68,8 +71,16 @@ class Command(msgspec.Struct, frozen=True):
         Raises:
             MalformedMessageError: the body ends within an argument, or before one that is needed.
         """
+        what = f"arguments of {self.name}"
         required = {Missing.REFUSE: None, Missing.OLDER_CLIENTS: self.required, Missing.ZERO: 0}[missing]
-        return self.arguments.decode(body, f"arguments of {self.name}", required)
+        try:
+            return self.arguments.decode(body, what, required)
+        except MalformedMessageError:
+            for layout in () if missing is Missing.REFUSE else self.older_arguments:
+                values = _decode_exactly(layout, body, what)
+                if values is not None:
+                    return values
+            raise
 
     def encode_result(self, *values: Any, **named: Any) -> bytes:
         """The result's bytes (the error block, in ``replies``, comes after them).
@@ -162,6 +173,7 @@ def table(release: int = RELEASE) -> CommandTable:
                     arguments=line.arguments,
                     result=line.result,
                     required=_required(line, lines),
+                    older_arguments=_same_in_other_types(line, lines),
                     other_results=tuple(other for other in others if other != line.result),
                 )
             )
@@ -173,6 +185,21 @@ def _required(line: _Line, lines: list[_Line]) -> int:
     older = [other.arguments for other in lines if other.until < line.since]
     begun = [len(layout.fields) for layout in older if layout.is_beginning_of(line.arguments)]
     return min([*begun, len(line.arguments.fields)])
+
+
+def _same_in_other_types(line: _Line, lines: list[_Line]) -> tuple[Layout, ...]:
+    mine = line.arguments
+    older = [other.arguments for other in lines if other.until < line.since]
+    return tuple(layout for layout in reversed(older) if layout.names == mine.names and layout != mine)
+
+
+def _decode_exactly(layout: Layout, body: bytes, what: str) -> dict[str, Value] | None:
+    cursor = Cursor(body)
+    try:
+        values = layout.take(cursor, what)
+    except MalformedMessageError:
+        return None
+    return None if cursor.left else values
 
 
 @functools.cache

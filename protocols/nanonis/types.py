@@ -179,8 +179,10 @@ def decode(code: str, cursor: Cursor, what: str, count: int = 0) -> Value:
         while inner.left:
             texts.append(_decode_string(inner, what))
         return tuple(texts)
-    if code in ("SA", "*BS", "*[S]"):
+    if code in ("SA", "*BS"):
         cursor.take_count(what)
+    if code == "*[S]":
+        _check_number(count, cursor, what)
     number = count if is_counted(code) else cursor.take_count(what)
     return _decode_strings(number, cursor, what)
 
@@ -247,6 +249,13 @@ def _decode_string(cursor: Cursor, what: str) -> str:
 def _decode_strings(number: int, cursor: Cursor, what: str) -> tuple[str, ...]:
     _check_room(number, cursor, what)
     return tuple(_decode_string(cursor, what) for _ in range(number))
+
+
+def _check_number(count: int, cursor: Cursor, what: str) -> None:
+    """Take the repeated number of strings; public clients put a size in bytes (never equal) first."""
+    at = cursor.position
+    if cursor.take_count(what) != count and cursor.take_count(what) != count:
+        raise MalformedMessageError(f"{what}: {count} strings are awaited, another number is at offset {at}.")
 
 
 def _check_room(number: int, cursor: Cursor, what: str) -> None:

@@ -241,6 +241,27 @@ def test_an_inserted_argument_is_not_taken_for_an_added_one() -> None:
         NOW["OsciHR.ChSet"].decode_arguments(body)
 
 
+def test_arguments_in_an_older_type_are_understood() -> None:
+    """The same arguments with an older release's types are read, if their size fits exactly."""
+    body = table(13742)["DigLines.TTLValGet"].encode_arguments(3)
+    assert body == b"\0\3"
+    assert NOW["DigLines.TTLValGet"].decode_arguments(body) == {"port": 3}
+    for missing, given_body in ((Missing.REFUSE, body), (Missing.OLDER_CLIENTS, body + b"x")):
+        with pytest.raises(MalformedMessageError):
+            NOW["DigLines.TTLValGet"].decode_arguments(given_body, missing)
+
+
+def test_points_with_a_size_before_their_number_are_understood() -> None:
+    """A public client writes the texts of points like a string array; another number of texts is refused."""
+    wire = "00000002 3F0000003E800000 3F80000040000000 00000008 00000002 00000002 6162 00000003 636465"
+    body = bytes.fromhex(wire) + bytes.fromhex("00000001 00000002")
+    values = NOW["Marks.PointsDraw"].decode_arguments(body)
+    assert values["text"] == ("ab", "cde")
+    assert np.array_equal(values["colour"], [1, 2])  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessageError, match="2 strings are awaited"):
+        NOW["Marks.PointsDraw"].decode_arguments(body[:27] + b"\7" + body[28:])
+
+
 def test_surplus_bytes_of_a_request_are_ignored() -> None:
     """A request may have bytes behind its last argument."""
     body = NOW["Bias.Set"].encode_arguments(0.5) + b"surplus"
