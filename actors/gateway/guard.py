@@ -299,7 +299,9 @@ class Guard:
                 f"the tip is not parked yet ({self._parker.state}).", "Wait for the park, then acknowledge."
             )
         reason = self._latch.reason
-        crashed = self._hands.instrument is not None and self._hands.instrument.crashed
+        seen = self._hands.instrument
+        # A guard that has just started may not have read the electronics yet: the latch remembers the crash.
+        crashed = reason.startswith("crash") if seen is None else seen.crashed
         was_shut = self._latch.acknowledge(message.who, crashed)
         self._alarms.clear()
         if self._worker_given_up:
