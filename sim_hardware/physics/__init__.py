@@ -1,0 +1,1 @@
+"""Pure physics of the microscope: arrays in, arrays out."""
