@@ -1,4 +1,4 @@
-"""The Z-controller as it runs in the electronics: a PID loop at a fixed rate, on the current or its logarithm.
+"""The Z-controller as it runs in the electronics: a PID at a fixed rate, on the current or its logarithm.
 
 At tick n the controller sees the current through the preamplifier's low pass and sets the height::
 
@@ -6,9 +6,9 @@ At tick n the controller sees the current through the preamplifier's low pass an
     e = ln(|I| / setpoint)   or   e = (|I| - setpoint) / setpoint
 
 so that too much current raises the tip: V. Luzny, Synthetic STM Imaging, slide "Feedback Control"; the closed
-loop as K. J. Astrom and R. M. Murray, Feedback Systems, 2nd ed., ch. 11 (PID) and eq. 12.1.  Heights are in m
-above the surface's origin, positive away from it.  ``scan_lines`` runs many lines at once, ``scan_line_plain``
-is the same loop as one writes it down; both give the same numbers to 1e-12.
+loop as K. J. Astrom and R. M. Murray, Feedback Systems, chapters on PID control and transfer functions.  Heights
+are in m above the surface's origin, positive away from it.  ``scan_lines`` runs many lines at once,
+``scan_line_plain`` is the same loop as one writes it down; both give the same numbers to 1e-12.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def scan_lines(
 ) -> LineScan:
     """Scan all lines at once, from pixel 0 to the last.
 
-    Between two pixels the logarithm of the current is interpolated.  ``start_m`` (lines,): heights at pixel 0,
-    by default where the setpoint flows.  ``noise_a`` (lines, pixels * ticks_per_pixel): added to the current.
+    The logarithm of the current is interpolated between pixels.  ``start_m`` (lines,): heights at pixel 0, by
+    default where the setpoint flows.  ``noise_a`` (lines, pixels * ticks_per_pixel): added to the current.
     ``slope_per_pixel_m``: how much the surface rises from pixel to pixel (tilt, vertical drift).
     """
     s, tick = settings, settings.tick_s
@@ -193,7 +193,7 @@ def scan_line_plain(
     noise_a: Floats | None = None,
     slope_per_pixel_m: float = 0.0,
 ) -> LineScan:
-    """``scan_lines`` for one line as a plain loop of the formulas: shapes (1, pixels); ``noise_a`` (ticks,)."""
+    """``scan_lines`` for one line as a plain loop of the formulas: shapes (1, pixels), noise (ticks,)."""
     s, tick = settings, settings.tick_s
     one = CurrentTable(table.low_m, table.step_m, table.log_current[line : line + 1])
     z = float(constant_current(one, s.setpoint_a)[0, 0]) if start_m is None else start_m
@@ -262,8 +262,8 @@ def newton_height(
             return z
         z -= miss / slope
     raise UsageError(
-        f"no height gives {setpoint_a:g} A at {np.count_nonzero(np.abs(miss) > tolerance)} of {z.size} places "
-        f"after {iterations} iterations.",
+        f"no height gives {setpoint_a:g} A at {np.count_nonzero(np.abs(miss) > tolerance)} of {z.size} "
+        f"places after {iterations} iterations.",
         "Look at the current there: it has to fall with height.",
     )
 

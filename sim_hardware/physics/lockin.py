@@ -1,14 +1,15 @@
 """The lock-in: broadening by the modulation, thermal broadening, and the output's low pass.
 
-With V(t) = V + a sin(wt) the first harmonic of the current is ``a`` times the conductance averaged over a half
-circle, the second is ``a^2 / 4`` times its derivative averaged over a rounder one::
+With V(t) = V + a sin(wt) the first harmonic of the current is ``a`` times the conductance averaged over a
+half circle, the second is ``a^2 / 4`` times its derivative averaged over a rounder one::
 
     X1 / a = integral g(V + u) (2 / pi a^2) sqrt(a^2 - u^2) du
     -4 Y2 / a^2 = integral g'(V + u) (8 / 3 pi a^4) (a^2 - u^2)^(3/2) du
 
-J. Klein et al., Phys. Rev. B 7, 2336 (1973), eqs. 2 and 3.  The first integral is exactly what Gauss-Chebyshev
-quadrature of the second kind computes.  The Fermi edge of a metallic tip averages over -df/dE of 3.53 kT full
-width (J. Lambe and R. C. Jaklevic, Phys. Rev. 165, 821 (1968), eq. 7).  Amplitudes are peak values in V.
+(X sine part, Y cosine part): the instrumental functions of J. Klein et al., Phys. Rev. B 7, 2336 (1973).  The
+first integral is exactly what Gauss-Chebyshev quadrature of the second kind computes.  The Fermi edge of a
+metallic tip averages the conductance over -df/dE, 3.53 kT wide: differentiate the current of ``tunneling``
+with a constant tip density.  Amplitudes are peak values in V.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def second_harmonic_kernel(offset_v: Floats, amplitude_v: float) -> Floats:
 
 
 def thermal_kernel(offset_v: Floats, temperature_k: float) -> Floats:
-    """-df/dE (1/V) = sech^2(E / 2 kT) / 4 kT at offsets from the Fermi level, any shape; its integral is 1."""
+    """-df/dE (1/V) = sech^2(E / 2 kT) / 4 kT at offsets from the Fermi level, any shape; integral 1."""
     scale = thermal_energy_v(temperature_k)
     half = np.exp(-np.abs(offset_v) / scale)
     return np.asarray(half / (1.0 + half) ** 2 / scale)
@@ -145,7 +146,7 @@ class OutputFilter:
         return float(gamma(n - 0.5) / (4.0 * np.sqrt(np.pi) * gamma(n) * self.time_constant_s))
 
     def step_response(self, time_s: Floats) -> Floats:
-        """Answer to a unit step at time 0, any shape: the regularised incomplete gamma function P(n, t/tau)."""
+        """Answer to a unit step at time 0, any shape: the regularised gamma function P(n, t / tau)."""
         return np.asarray(gammainc(self.order, np.maximum(time_s, 0.0) / self.time_constant_s))
 
     def response(self, frequency_hz: Floats) -> Floats:
@@ -157,9 +158,9 @@ class OutputFilter:
     def filtered(self, values: Floats, step_s: float, start: Floats | float | None = None) -> Floats:
         """The output at the end of each step during which the input held its value: shape (..., n).
 
-        Exact for the chain: stage k over one step is a first-order filter driven by the stages before it, with
-        the factors exp(-h) h^j / j! of the matrix exponential, h = step / tau.  ``start``: the settled value
-        before (default: the first input).
+        Exact for the chain: stage k over one step is a first-order filter driven by the stages before it,
+        with the factors exp(-h) h^j / j! of the matrix exponential, h = step / tau.  ``start``: the settled
+        value before (default: the first input).
         """
         h = step_s / self.time_constant_s
         decay = np.exp(-h)

@@ -3,8 +3,8 @@
 - shot noise 2 e |I| (W. Schottky, Ann. Phys. 362, 541 (1918)), following the current in time;
 - thermal noise 4 k T / R of the feedback resistor (H. Nyquist, Phys. Rev. 32, 110 (1928)), and the voltage
   noise of the amplifier on the input capacitance, (2 pi f C e_n)^2;
-- 1/f noise (c I)^2 / f^alpha of the junction, made in the frequency domain as J. Timmer and M. Koenig, Astron.
-  Astrophys. 300, 707 (1995);
+- 1/f noise (c I)^2 / f^alpha of the junction, made in the frequency domain as J. Timmer and M. Koenig,
+  Astron. Astrophys. 300, 707 (1995);
 - mains pick-up: sines at the line frequency and its harmonics, with phases of their own.
 
 All are currents at the preamplifier's input; ``Preamplifier.amplified`` then limits band and rail.
@@ -38,10 +38,17 @@ class NoiseSettings:
     mains_hz: float = 50.0
     mains_a: tuple[float, ...] = (0.15e-12, 0.05e-12, 0.1e-12)
     """Peak amplitudes at the line frequency, twice, three times it, ..."""
+    mains_phases_rad: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Their phases at time 0."""
 
 
 QUIET = NoiseSettings(
-    shot_factor=0.0, temperature_k=0.0, voltage_v_per_sqrt_hz=0.0, flicker_share=0.0, mains_a=()
+    shot_factor=0.0,
+    temperature_k=0.0,
+    voltage_v_per_sqrt_hz=0.0,
+    flicker_share=0.0,
+    mains_a=(),
+    mains_phases_rad=(),
 )
 """No noise at all."""
 
@@ -57,7 +64,7 @@ def thermal_density(resistance_ohm: float, temperature_k: float) -> float:
 
 
 def density(frequency_hz: Floats, current_a: float, settings: NoiseSettings) -> Floats:
-    """Expected density (A^2/Hz) of a constant current at frequencies > 0, any shape, without the mains lines."""
+    """Expected density (A^2/Hz) of a constant current at frequencies > 0, any shape, without mains lines."""
     frequency = np.asarray(frequency_hz, dtype=np.float64)
     white = settings.shot_factor * float(shot_density(np.asarray(current_a)))
     white += thermal_density(settings.resistance_ohm, settings.temperature_k)
@@ -90,13 +97,11 @@ def coloured_noise(
     return np.asarray(np.fft.irfft(spectrum, n=count, axis=-1))
 
 
-def mains(
-    times_s: Floats, settings: NoiseSettings, phases_rad: Floats | tuple[float, ...] | None = None
-) -> Floats:
-    """Pick-up (A) at times of any shape; ``phases_rad`` one per harmonic, zero by default."""
-    phases = np.zeros(len(settings.mains_a)) if phases_rad is None else np.asarray(phases_rad)
+def mains(times_s: Floats, settings: NoiseSettings) -> Floats:
+    """Pick-up (A) at times of any shape."""
+    lines = zip(settings.mains_a, settings.mains_phases_rad, strict=True)
     total = np.zeros(np.shape(times_s))
-    for n, (amplitude, phase) in enumerate(zip(settings.mains_a, phases, strict=True), start=1):
+    for n, (amplitude, phase) in enumerate(lines, start=1):
         total += amplitude * np.sin(2.0 * np.pi * n * settings.mains_hz * times_s + phase)
     return total
 
@@ -106,15 +111,14 @@ def noisy(
 ) -> Floats:
     """A current (..., n) sampled every ``step_s`` with all its noise, same shape.
 
-    Shot and flicker noise follow the current sample by sample.  The mains has one set of phases for all rows,
-    and ``start_s`` keeps it going from record to record if the generator is told the same.
+    Shot and flicker noise follow the current sample by sample.  All rows begin at ``start_s`` on the clock of
+    the mains.
     """
     count = current_a.shape[-1]
-    phases = rng.uniform(0.0, 2.0 * np.pi, size=len(settings.mains_a))
     white = settings.shot_factor * shot_density(current_a)
     white = white + thermal_density(settings.resistance_ohm, settings.temperature_k)
     total = current_a + np.sqrt(white) * white_noise(current_a.shape, step_s, rng)
-    frequency = np.fft.rfftfreq(count, step_s)
+    frequency = np.arange(count // 2 + 1) / (count * step_s)
     lead = current_a.shape[:-1]
     if settings.flicker_share > 0.0:
         shape = np.zeros(len(frequency))
@@ -122,7 +126,7 @@ def noisy(
         total += settings.flicker_share * current_a * coloured_noise(shape, count, step_s, rng, lead)
     if settings.voltage_v_per_sqrt_hz > 0.0:
         total += coloured_noise(_capacitive(frequency, settings), count, step_s, rng, lead)
-    return np.asarray(total + mains(start_s + step_s * np.arange(count), settings, phases))
+    return np.asarray(total + mains(start_s + step_s * np.arange(count), settings))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ Every pair of a sample atom i and a tip atom j carries, beyond the distance at w
     W_ij(V) = integral rho_i(E) rho_j(E - V) [f(E - V) - f(E)] dE
 
 with E in volts from the sample's Fermi level, V the bias of the sample against the tip (positive probes empty
-sample states) and f the Fermi function; at T = 0 the window is the interval from 0 to V.  Sources: J. Bardeen,
-Phys. Rev. Lett. 6, 57 (1961); J. Tersoff and D. R. Hamann, Phys. Rev. B 31, 805 (1985), eq. 6 for the decay;
-C. J. Chen, Introduction to Scanning Tunneling Microscopy, 2nd ed., eq. 2.41 for the energy integral; the sum
-over pairs of atoms as V. Luzny, Synthetic STM Imaging, slides "Tunneling Current".
+sample states) and f the Fermi function; at T = 0 the window is the interval from 0 to V.  Sources: V. Luzny,
+Synthetic STM Imaging, slide "Tunneling Current", both formulas (energy integral; sum over pairs of atoms);
+J. Bardeen, Phys. Rev. Lett. 6, 57 (1961) for the integral at finite temperature; J. Tersoff and D. R. Hamann,
+Phys. Rev. B 31, 805 (1985) for the decay.
 
 Densities of states are relative (1 is a plain metal); ``G0`` is the conductance quantum.
 """
@@ -45,7 +45,7 @@ def thermal_energy_v(temperature_k: float) -> float:
 def barrier_height_ev(sample_ev: float, tip_ev: float, bias_v: float = 0.0) -> float:
     """Mean height (eV) of a trapezoidal barrier above the most energetic tunneling electron.
 
-    ``(phi_s + phi_t) / 2 - |V| / 2``: J. G. Simmons, J. Appl. Phys. 34, 1793 (1963), eq. 24 and below.
+    ``(phi_s + phi_t) / 2 - |V| / 2``: J. G. Simmons, J. Appl. Phys. 34, 1793 (1963).
     """
     return 0.5 * (sample_ev + tip_ev) - 0.5 * abs(bias_v)
 
