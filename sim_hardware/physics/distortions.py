@@ -6,8 +6,8 @@
 - Hysteresis y = alpha V + beta H, dH/dt = A dV/dt - B |dV/dt| H - C dV/dt |H| (same source, slide
   "Hysteresis", with the fourth-order Runge-Kutta method of its supplement; T. S. Low and W. Guo,
   J. Microelectromech. Syst. 4, 230 (1995)).
-- Drift whose velocity wanders about a mean: an Ornstein-Uhlenbeck process, integrated exactly (G. E. Uhlenbeck
-  and L. S. Ornstein, Phys. Rev. 36, 823 (1930)).
+- Drift whose velocity wanders about a mean: an Ornstein-Uhlenbeck process, integrated exactly
+  (G. E. Uhlenbeck and L. S. Ornstein, Phys. Rev. 36, 823 (1930)).
 - The scanner as a driven oscillator behind an amplifier: lag, and ringing after each turn of a fast line.
 
 Coordinates in m, x and y in the sample's plane, z away from it; times in s.
@@ -25,9 +25,6 @@ from scipy.signal import fftconvolve
 from protocols.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
-
-
-# -- creep ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,9 @@ def creeping(drive_m: Floats, step_s: float, settings: CreepSettings) -> Floats:
     return np.asarray(drive_m + fftconvolve(jumps, memory, axes=-1)[..., :count])
 
 
-# -- hysteresis ----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class BoucWen:
-    """Position per drive ``alpha``, hysteretic part ``beta`` (negative: the position lags, as a piezo's does).
+    """Position per drive ``alpha``, hysteretic part ``beta`` (negative: the position lags, as in a piezo).
 
     ``a``, ``b`` (1/V) and ``c`` (1/V) are the A, B and C above, with the drive in any unit in place of V.
     """
@@ -80,8 +74,7 @@ class BoucWen:
         return self.a / (self.b + self.c)
 
     def monotone(self, start: float, way: Floats) -> Floats:
-        """H after a way (any shape, of one sign) without turning: the closed form, for 0 <= start or less than
-        0 throughout.
+        """H after a way (any shape) without turning: the closed form, as long as H keeps its sign.
 
         Toward +V with H >= 0, H = S - (S - H0) exp(-(B + C) V) with S = A / (B + C); the other three cases
         have B - C where H opposes the way.
@@ -120,9 +113,6 @@ class BoucWen:
         return self.alpha * drive + self.beta * self.state(drive, substeps, start)
 
 
-# -- tilt and drift ------------------------------------------------------------------------------------------
-
-
 def tilt(x_m: Floats, y_m: Floats, slope_x: float, slope_y: float) -> Floats:
     """Height (m) of a plane with slopes dz/dx and dz/dy, any shape."""
     return np.asarray(slope_x * x_m + slope_y * y_m)
@@ -130,7 +120,7 @@ def tilt(x_m: Floats, y_m: Floats, slope_x: float, slope_y: float) -> Floats:
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """Mean velocity (m/s), rms of its wander (m/s) and correlation time (s) of x, y and z; white jitter (m)."""
+    """Of x, y and z: mean velocity and rms of its wander (m/s), correlation time (s), white jitter (m)."""
 
     mean_m_s: tuple[float, float, float] = (1e-12, 0.5e-12, 0.2e-12)
     wander_m_s: tuple[float, float, float] = (0.5e-12, 0.5e-12, 0.1e-12)
@@ -166,7 +156,7 @@ def wandering_drift(
 
 
 def _wander_step(ratio: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Random parts of way (in s tau) and wander (in s) over ``ratio`` correlation times: two of shape (3,)."""
+    """Random parts of way (in s tau) and wander (in s) over ``ratio`` correlation times: each (3,)."""
     r = np.exp(-ratio)
     kick_variance = -np.expm1(-2.0 * ratio)
     # 2 x - 3 + 4 r - r^2 loses all digits at small x, where it is 2 x^3 / 3.
@@ -178,9 +168,6 @@ def _wander_step(ratio: float, rng: np.random.Generator) -> tuple[Floats, Floats
     return covariance / kick_variance * kick + np.sqrt(rest) * rng.normal(size=3), kick
 
 
-# -- speed ---------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ScannerSettings:
     """Lowest resonance (Hz) and its quality factor, and the time constant (s) of the high-voltage amplifier."""
@@ -190,7 +177,7 @@ class ScannerSettings:
     amplifier_s: float = 50e-6
 
     def response(self, frequency_hz: Floats) -> npt.NDArray[np.complex128]:
-        """Position over drive at frequencies of any shape: w0^2 / (w0^2 - w^2 + i w w0 / Q) / (1 + i w tau)."""
+        """Position over drive, any shape: w0^2 / (w0^2 - w^2 + i w w0 / Q) / (1 + i w tau)."""
         w, w0 = 2.0 * np.pi * np.asarray(frequency_hz), 2.0 * np.pi * self.resonance_hz
         oscillator = w0**2 / (w0**2 - w**2 + 1j * w * w0 / self.quality)
         return np.asarray(oscillator / (1.0 + 1j * w * self.amplifier_s))
@@ -222,9 +209,6 @@ def scanned(drive_m: Floats, step_s: float, settings: ScannerSettings) -> Floats
         state = step[:3, :3] @ state + step[:3, 3, None] * rows[:, n] + step[:3, 4, None] * ramps[:, n]
         out[:, n + 1] = state[0]
     return out.reshape(drive_m.shape)
-
-
-# -- a whole frame -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -267,7 +251,8 @@ class Raster:
         slow = np.repeat(levels[:, None], 2 * run + 2 * turn, axis=1)
         slow[:-1, -turn:] += np.diff(levels)[:, None] * climb
         fast_all = np.tile(fast, self.lines)
-        return self.sample_s * (np.arange(fast_all.size) + 0.5), fast_all, slow.ravel()
+        times = self.sample_s * (np.arange(fast_all.size, dtype=np.float64) + 0.5)
+        return np.asarray(times), fast_all, np.asarray(slow.ravel())
 
     def pixel_samples(self) -> npt.NDArray[np.intp]:
         """Where in the drive the pixels' middles are: (2, lines, pixels), forward and backward.
@@ -299,10 +284,10 @@ class Distortions:
 
 @dataclass(frozen=True)
 class TruePlaces:
-    """Where the tip really was over the sample, pixel by pixel: x, y (m) and height (m) that drift and tilt add
-    to the tip's, each (2, lines, pixels); times (s) likewise.
+    """Where the tip really was over the sample at every pixel: four arrays (2, lines, pixels), forward first.
 
-    Forward first.
+    ``lift_m`` is what tilt and vertical drift add to the surface's height; ``times_s`` count from the frame's
+    start.
     """
 
     x_m: Floats

@@ -6,8 +6,8 @@ At tick n the controller sees the current through the preamplifier's low pass an
     e = ln(|I| / setpoint)   or   e = (|I| - setpoint) / setpoint
 
 so that too much current raises the tip: V. Luzny, Synthetic STM Imaging, slide "Feedback Control"; the closed
-loop as K. J. Astrom and R. M. Murray, Feedback Systems, chapters on PID control and transfer functions.  Heights
-are in m above the surface's origin, positive away from it.  ``scan_lines`` runs many lines at once,
+loop as K. J. Astrom and R. M. Murray, Feedback Systems, chapters on PID control and transfer functions.
+Heights are in m above the surface's origin, positive away from it.  ``scan_lines`` runs many lines at once,
 ``scan_line_plain`` is the same loop as one writes it down; both give the same numbers to 1e-12.
 """
 

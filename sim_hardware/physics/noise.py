@@ -126,7 +126,8 @@ def noisy(
         total += settings.flicker_share * current_a * coloured_noise(shape, count, step_s, rng, lead)
     if settings.voltage_v_per_sqrt_hz > 0.0:
         total += coloured_noise(_capacitive(frequency, settings), count, step_s, rng, lead)
-    return np.asarray(total + mains(start_s + step_s * np.arange(count), settings))
+    times = start_s + step_s * np.arange(count, dtype=np.float64)
+    return np.asarray(total + mains(np.asarray(times), settings))
 
 
 @dataclass(frozen=True)
