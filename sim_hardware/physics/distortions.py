@@ -120,7 +120,7 @@ def tilt(x_m: Floats, y_m: Floats, slope_x: float, slope_y: float) -> Floats:
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """Of x, y and z: mean velocity and rms of its wander (m/s), correlation time (s), white jitter (m)."""
+    """Of x, y, z: mean velocity and rms of its wander (m/s), correlation time (s), jitter (m)."""
 
     mean_m_s: tuple[float, float, float] = (1e-12, 0.5e-12, 0.2e-12)
     wander_m_s: tuple[float, float, float] = (0.5e-12, 0.5e-12, 0.1e-12)
@@ -170,7 +170,7 @@ def _wander_step(ratio: float, rng: np.random.Generator) -> tuple[Floats, Floats
 
 @dataclass(frozen=True)
 class ScannerSettings:
-    """Lowest resonance (Hz) and its quality factor, and the time constant (s) of the high-voltage amplifier."""
+    """Lowest resonance (Hz) and its quality factor, and the high-voltage amplifier's time constant (s)."""
 
     resonance_hz: float = 1500.0
     quality: float = 20.0
@@ -279,7 +279,7 @@ class Distortions:
     slope_x: float = 0.0
     slope_y: float = 0.0
     approach_m: tuple[float, float] = field(default=(0.0, 0.0))
-    """From where (m, relative to the frame's centre, in x and y) the tip came right before: it makes creep."""
+    """From where (x, y in m from the frame's centre) the tip came right before: it makes creep."""
 
 
 @dataclass(frozen=True)

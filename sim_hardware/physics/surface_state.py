@@ -1,19 +1,19 @@
 """A free-electron-like surface state: its density of states, and the waves that impurities and steps make.
 
-Energies E in eV from the Fermi level (the bias, at zero width); k(E) = sqrt(2 m (E - E0)) / hbar with m = 0.26 of
-the electron's mass and E0 = -0.52 eV on Au(111) (W. Chen, V. Madhavan, T. Jamneala and M. F. Crommie, Phys. Rev.
-Lett. 80, 1469 (1998); the impurity paper's appendix takes both from there).
+Energies E in eV from the Fermi level; k(E) = sqrt(2 m (E - E0)) / hbar with m = 0.26 of the electron's mass and
+E0 = -0.52 eV on Au(111): C. Wang et al., Machine Learning Identification of Impurities in the STM Images,
+appendix (the mass from W. Chen et al., Phys. Rev. Lett. 80, 1469 (1998)).
 
 - Density of states of a two-dimensional band with lifetime broadening: 1/2 + arctan(2 (E - E0) / width) / pi
   (J. Li, W.-D. Schneider, R. Berndt, O. R. Bryant and S. Crampin, Phys. Rev. Lett. 81, 4464 (1998)).
 - An impurity scatters s waves: the density changes by Re[t H0(kr)^2], t = (alpha e^{2 i delta} - 1) / 2, with
-  the Hankel function H0 of the first kind (E. J. Heller, M. F. Crommie, C. P. Lutz and D. M. Eigler, Nature 369,
-  464 (1994)); alpha = 0 absorbs everything.  Far away this is the universal
+  the Hankel function H0 of the first kind (E. J. Heller, M. F. Crommie, C. P. Lutz and D. M. Eigler, Nature
+  369, 464 (1994)); alpha = 0 absorbs everything.  Far away this is the universal
   (alpha cos(2 k r + 2 delta - pi / 2) - cos(2 k r - pi / 2)) / (pi k r).
 - Within about 1 / k the density is not universal: the wave is faded out and a bound state of the impurity
-  takes its place (the dI/dV at the onset in the impurity paper's fig. 5).
-- At a straight step edge: 1 - r J0(2 k x) (M. F. Crommie, C. P. Lutz and D. M. Eigler, Nature 363, 524 (1993);
-  L. C. Davis, M. P. Everson, R. C. Jaklevic and W. Shen, Phys. Rev. B 43, 3821 (1991)).
+  takes its place (Wang et al., fig. 5: states below the onset on defects).
+- At a straight step edge: 1 - r J0(2 k x) (M. F. Crommie et al., Nature 363, 524 (1993);
+  L. C. Davis et al., Phys. Rev. B 43, 3821 (1991)).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ AU111 = SurfaceState()
 class Impurity:
     """A point scatterer and its core.
 
-    ``phase_rad``: the phase shift delta of the s wave; ``absorption``: 1 - alpha, the amplitude lost to the bulk.
+    ``phase_rad``: the phase shift delta of the s wave; ``absorption``: 1 - alpha, what is lost to the bulk.
     Core: ``core_m`` radius within which the universal wave has faded, and a bound state of density
     ``bound_height / (1 + (2 (E - bound_ev) / bound_width_ev)^2)`` that falls as exp(-(r / core_m)^2).
     """
@@ -124,7 +124,7 @@ def friedel_density(
 ) -> Floats:
     """Density of all electrons about an impurity: A cos(2 kF r + alpha) / (r + cutoff)^2, any shape.
 
-    Eq. 3 of the impurity paper; ``amplitude`` in m^2.
+    Wang et al., eq. 3; ``amplitude`` in m^2.
     """
     wave = np.cos(2.0 * fermi_wave_vector * distance_m + phase_rad)
     return np.asarray(amplitude * wave / (distance_m + cutoff_m) ** 2)
@@ -191,7 +191,7 @@ class ScatteringSurface:
         return out
 
     def density(self, x_m: Floats, y_m: Floats, energies_ev: Floats) -> Floats:
-        """The local density of states at places (any one shape) and energies (n,): (n, *places), never below 0.
+        """The local density of states at places (any one shape) and energies (n,): (n, *places), at least 0.
 
         Clean surface state times (1 + modulation), bulk, and the impurities' bound states.
         """
