@@ -1,6 +1,6 @@
 """A free-electron-like surface state: its density of states, and the waves that impurities and steps make.
 
-Energies E in eV from the Fermi level; k(E) = sqrt(2 m (E - E0)) / hbar with m = 0.26 of the electron's mass and
+E in eV from the Fermi level; k(E) = sqrt(2 m (E - E0)) / hbar with m = 0.26 of the electron's mass and
 E0 = -0.52 eV on Au(111): C. Wang et al., Machine Learning Identification of Impurities in the STM Images,
 appendix (the mass from W. Chen et al., Phys. Rev. Lett. 80, 1469 (1998)).
 

@@ -93,7 +93,7 @@ def test_a_flat_surface_decays_a_few_per_cent_slower() -> None:
 
 
 def test_currents_of_atoms_add_up() -> None:
-    """A sum over pairs: cutting sample and tip into parts and adding their currents gives the whole, 1e-12."""
+    """Currents of parts of sample and tip add up to the current of the whole, to 1e-12."""
     rng = np.random.default_rng(1)
     states = DensityTable(ENERGIES, 0.2 + rng.uniform(size=(3, len(ENERGIES))))
     sample = Atoms(rng.uniform(-1e-9, 1e-9, (40, 3)) * [1, 1, 0.1], rng.integers(0, 3, 40), states)
