@@ -57,7 +57,7 @@ def thermal_kernel(offset_v: Floats, temperature_k: float) -> Floats:
 def resolution_v(amplitude_v: float, temperature_k: float) -> float:
     """Full width (V) with which a sharp line appears, both broadenings added in quadrature.
 
-    Within 6 % of the true width: neither kernel is Gaussian.
+    Up to 10 % above the true width: neither kernel is Gaussian.
     """
     return float(np.hypot(HALF_CIRCLE_FWHM * amplitude_v, THERMAL_FWHM * thermal_energy_v(temperature_k)))
 

@@ -169,7 +169,7 @@ class ScatteringSurface:
     def modulation(self, x_m: Floats, y_m: Floats, energies_ev: Floats) -> Floats:
         """The scattered waves Re[h M h] over the clean density, without the cores: (energies, *places).
 
-        h_i = H0(k |r - r_i|) and M = (1 / t - H)^-1 with H_ij = H0(k r_ij) between different impurities.  Not
+        h_i = H0(k |r - r_i|) and M = (1 - t H)^-1 t with H_ij = H0(k r_ij) between different impurities.  Not
         less than -1 wherever it is exact, that is without lifetime.
         """
         distances = self._distances(x_m, y_m)
@@ -184,7 +184,8 @@ class ScatteringSurface:
                 continue
             between = hankel1(0, k * apart)
             np.fill_diagonal(between, 0.0)
-            paths = np.linalg.inv(np.diag(1.0 / scattering[live]) - between)
+            single = np.diag(scattering[live])
+            paths = np.linalg.solve(np.eye(len(live)) - single @ between, single)
             kr = np.maximum(distances[live], _LEAST_KR / abs(k)) * k
             waves = hankel1(0, kr) * self._fading(distances, live)
             out[n] = np.einsum("i...,ij,j...->...", waves, paths, waves).real

@@ -200,8 +200,8 @@ def test_a_steady_line_is_late_by_the_lag() -> None:
 
 
 def test_a_raster_without_distortions_is_its_grid() -> None:
-    """Pixel centres, rows ascending in y, columns in x for both directions, turned counter-clockwise (1e-12 of
-    the frame); backward pixels come later, in reverse."""
+    """Pixel centres, rows ascending in y, columns in x for both directions, turned counter-clockwise (1e-11
+    of the frame); backward pixels come later, in reverse."""
     raster = Raster((3e-9, -1e-9), 8e-9, 4e-9, 16, 8, 0.0, samples_per_pixel=5)
     places = true_places(raster, Distortions(), np.random.default_rng(1))
     x = 3e-9 + 8e-9 * ((np.arange(16) + 0.5) / 16 - 0.5)

@@ -169,7 +169,7 @@ def test_a_slow_scan_is_the_ideal_constant_current_image_on_a_tilt() -> None:
 
 
 def test_idealised_modes_have_closed_forms() -> None:
-    """Constant current: surface + ln(I0 / Iset) / 2 kappa (1e-9); constant height: I0 exp(-2 kappa (z - s))."""
+    """Constant current: s + ln(I0 / Iset) / 2 kappa (1e-8); constant height: I0 exp(-2 kappa (z - s))."""
     surface = np.random.default_rng(3).normal(0, 20e-12, (5, 7))
     assert np.allclose(constant_current(over(surface), 50e-12), surface + gap(50e-12), rtol=1e-8, atol=0)
     expected = 1e-6 * np.exp(-2 * KAPPA * (0.63e-9 - surface))

@@ -102,13 +102,13 @@ def test_a_thermally_broadened_edge_is_a_fermi_function() -> None:
 
 
 def test_both_broadenings_add_to_the_stated_resolution() -> None:
-    """A sharp line appears with sqrt(3 a^2 + (3.53 kT)^2) full width, to 6 %, whichever dominates."""
+    """A sharp line appears with sqrt(3 a^2 + (3.53 kT)^2) full width, to 10 %, whichever dominates."""
     energy = np.linspace(-0.1, 0.1, 4001)
-    line = np.exp(-0.5 * (energy / 3e-4) ** 2)
+    line = np.exp(-0.5 * (energy / 1e-3) ** 2)
     bias = np.linspace(-0.06, 0.06, 601)
     for amplitude, temperature in ((0.02, 4.2), (0.005, 77.0), (0.015, 77.0)):
         shown = broadened_samples(energy, line, bias, amplitude, temperature)
-        assert np.isclose(width(bias, shown), resolution_v(amplitude, temperature), rtol=0.06, atol=0)
+        assert np.isclose(width(bias, shown), resolution_v(amplitude, temperature), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 8])
@@ -139,7 +139,7 @@ def test_filter_of_changing_input_equals_an_integrator() -> None:
 
 
 def test_noise_bandwidth_of_one_to_four_stages() -> None:
-    """1/4, 1/8, 3/32 and 5/64 over tau, as manuals of lock-ins list; and it is the integral of |H|^2 (1e-3)."""
+    """1/4, 1/8, 3/32 and 5/64 over tau, as manuals list; and it is the integral of |H|^2 (1e-3)."""
     for order, factor in ((1, 1 / 4), (2, 1 / 8), (3, 3 / 32), (4, 5 / 64)):
         output = OutputFilter(0.01, order)
         assert np.isclose(output.noise_bandwidth_hz, factor / 0.01, rtol=1e-12, atol=0)

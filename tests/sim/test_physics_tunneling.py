@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -230,10 +232,10 @@ def test_bad_tables_are_refused() -> None:
         (apex_001, [1, 4, 5, 12], TUNGSTEN_LATTICE_M * np.array([0.0, 0.5, 1.0, 1.5])),
     ],
 )
-def test_layers_of_an_apex(apex: object, counts: list[int], spacing: np.ndarray) -> None:
+def test_layers_of_an_apex(apex: Callable[..., Atoms], counts: list[int], spacing: np.ndarray) -> None:
     """Numbers of atoms and heights of the first layers as the bcc lattice has them, nearest neighbours at
     sqrt(3) / 2 a, and a front atom at the origin."""
-    tip = apex(METAL)  # type: ignore[operator]
+    tip = apex(METAL)
     z = tip.positions_m[:, 2]
     for height, count in zip(spacing, counts, strict=True):
         assert np.count_nonzero(np.abs(z - height) < 1e-13) == count
@@ -243,21 +245,21 @@ def test_layers_of_an_apex(apex: object, counts: list[int], spacing: np.ndarray)
 
 
 @pytest.mark.parametrize("apex", [apex_111, apex_001])
-def test_a_duller_tip_sees_less_corrugation(apex: object) -> None:
+def test_a_duller_tip_sees_less_corrugation(apex: Callable[..., Atoms]) -> None:
     """Over a row of atoms the constant-height contrast falls when a layer is gone, and the apex is wider."""
     row = Atoms(np.array([[0.9e-9 * i, 0.0, 0.0] for i in range(-6, 7)]), np.zeros(13, dtype=np.intp), METAL)
     x = np.linspace(0.0, 0.9e-9, 19)
     at = np.stack([x, np.zeros(19), np.full(19, 0.8e-9)], axis=1)
     contrast, atoms = [], []
     for layers in (0, 1):
-        tip = apex(METAL, layers)  # type: ignore[operator]
+        tip = apex(METAL, layers)
         image = np.log(currents(row, tip, at, 1.0, BARRIER))
         contrast.append(image.max() - image.min())
         atoms.append(len(front_layer(tip)))
     assert atoms[1] > atoms[0] == 1
     assert contrast[1] < 0.8 * contrast[0]
     with pytest.raises(UsageError, match="layers"):
-        apex(METAL, 1000)  # type: ignore[operator]
+        apex(METAL, 1000)
 
 
 def test_a_double_tip_shows_everything_twice() -> None:
