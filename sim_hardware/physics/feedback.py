@@ -195,21 +195,31 @@ def scan_line_plain(
 ) -> LineScan:
     """``scan_lines`` for one line as a plain loop of the formulas: shapes (1, pixels), noise (ticks,)."""
     s, tick = settings, settings.tick_s
-    one = CurrentTable(table.low_m, table.step_m, table.log_current[line : line + 1])
-    z = float(constant_current(one, s.setpoint_a)[0, 0]) if start_m is None else start_m
-    seen = min(math.exp(float(_between(one, 0.0, np.array([z]))[0])), s.rail_a)
+    columns: list[list[float]] = table.log_current[line].tolist()
+
+    def log_current(place: float, z: float) -> float:
+        left = max(min(int(place), len(columns) - 2), 0)
+        right = min(left + 1, len(columns) - 1)
+        scaled = (z - table.low_m) / table.step_m
+        low = min(max(int(scaled), 0), len(columns[0]) - 2)
+        share, across = scaled - low, place - left
+        here = columns[left][low] + share * (columns[left][low + 1] - columns[left][low])
+        there = columns[right][low] + share * (columns[right][low + 1] - columns[right][low])
+        return here + across * (there - here)
 
     def error_of(current: float) -> float:
         share = current / s.setpoint_a
         return math.log(max(share, LEAST_SHARE)) if s.logarithmic else share - 1.0
 
+    one = CurrentTable(table.low_m, table.step_m, table.log_current[line : line + 1])
+    z = float(constant_current(one, s.setpoint_a)[0, 0]) if start_m is None else start_m
+    seen = min(math.exp(log_current(0.0, z)), s.rail_a)
     before = error_of(seen)
     integral = z - s.proportional_m * before
     heights, recorded = [], []
     for n in range(table.pixels * ticks_per_pixel):
         place = (n + 1) / ticks_per_pixel - 1.0
-        above = z - slope_per_pixel_m * place
-        current = math.exp(float(_between(one, max(place, 0.0), np.array([above]))[0]))
+        current = math.exp(log_current(max(place, 0.0), z - slope_per_pixel_m * place))
         if noise_a is not None:
             current = abs(current + float(noise_a[n]))
         seen += s.smoothing * (min(current, s.rail_a) - seen)
