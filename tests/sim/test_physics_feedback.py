@@ -72,6 +72,19 @@ def test_low_pass_of_the_preamplifier_is_in_the_loop() -> None:
     assert found.max() > 1.1 * step
 
 
+def test_the_controller_sees_the_current_through_a_first_order_low_pass() -> None:
+    """Without gain and with 10 pA more from the start on, the current it sees rises as 10 pA
+    (1 - exp(-2 pi B t)), to 1e-9; no bandwidth limit lets it through at once."""
+    flat = over(np.zeros((1, 40)))
+    deaf = replace(PID, proportional_m=0.0, integral_m_s=0.0, bandwidth_hz=400.0)
+    found = scan_lines(flat, deaf, 1, noise_a=np.full((1, 40), 10e-12)).current_a[0] - PID.setpoint_a
+    t = np.arange(1, 41) / deaf.rate_hz
+    assert np.allclose(found, 10e-12 * (1 - np.exp(-2 * np.pi * 400.0 * t)), rtol=1e-7, atol=1e-9 * 10e-12)
+    quick = replace(deaf, bandwidth_hz=np.inf)
+    found = scan_lines(flat, quick, 1, noise_a=np.full((1, 40), 10e-12)).current_a[0]
+    assert np.allclose(found, 110e-12, rtol=1e-8, atol=0)
+
+
 def test_integral_controller_is_a_first_order_lag() -> None:
     """At a high rate z(t) = step (1 - exp(-2 kappa Ki t)), to 1e-3 of the step; the factor 2 would show."""
     pid = replace(PID, rate_hz=5e6, proportional_m=0.0, integral_m_s=30e-9)

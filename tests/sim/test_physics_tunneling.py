@@ -95,7 +95,7 @@ def test_a_flat_surface_decays_a_few_per_cent_slower() -> None:
 
 
 def test_currents_of_atoms_add_up() -> None:
-    """Currents of parts of sample and tip add up to the current of the whole, to 1e-12."""
+    """Currents of parts of sample and tip add up to the whole's, which is the plain double sum, to 1e-12."""
     rng = np.random.default_rng(1)
     states = DensityTable(ENERGIES, 0.2 + rng.uniform(size=(3, len(ENERGIES))))
     sample = Atoms(rng.uniform(-1e-9, 1e-9, (40, 3)) * [1, 1, 0.1], rng.integers(0, 3, 40), states)
@@ -110,6 +110,14 @@ def test_currents_of_atoms_add_up() -> None:
     )
     assert whole.shape == (2, 3, 3)
     assert np.allclose(whole, parts, rtol=1e-12, atol=0)
+    weights = energy_weights(states, states, biases)
+    by_hand = np.zeros(3)
+    for place, kind in zip(sample.positions_m, sample.kinds, strict=True):
+        for offset, other in zip(tip.positions_m, tip.kinds, strict=True):
+            distance = float(np.linalg.norm(at[1, 2] + offset - place))
+            decay = CONTACT_CONDUCTANCE_S * np.exp(-2 * BARRIER.kappa * (distance - BARRIER.contact_m))
+            by_hand += decay * weights[:, kind, other]
+    assert np.allclose(whole[1, 2], by_hand, rtol=1e-12, atol=0)
 
 
 def test_leaving_out_far_atoms_changes_nothing_that_matters() -> None:
