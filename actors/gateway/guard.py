@@ -304,6 +304,8 @@ class Guard:
         crashed = reason.startswith("crash") if seen is None else seen.crashed
         was_shut = self._latch.acknowledge(message.who, crashed)
         self._alarms.clear()
+        if (beat := self._beat()) is not None:
+            self._tell(beat)  # the worker refuses engages as long as it believes in the latch
         if self._worker_given_up:
             self._worker_given_up = ""
             self._worker_starts.clear()
