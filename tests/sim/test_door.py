@@ -87,6 +87,7 @@ def test_a_job_from_engage_to_withdrawal(stmsim: Start, recipe: SpectrumRecipe) 
     assert lines[0].channels[0].values.shape[1:] == (2, 32)
     driver.withdraw()
     until(lambda: driver.state().withdrawn, "the withdrawal")
+    until(lambda: "withdrawn" in [e.event for e in one.truth()], "its entry, written a moment later")
     events = [entry.event for entry in one.truth()]
     expected = ["start", "ground_truth", "begin_job", "bias", "feedback", "end_job", "begin_job", "move"]
     expected += ["lockin", "sweep_done", "end_job", "frame_done", "retraction", "withdrawn"]
