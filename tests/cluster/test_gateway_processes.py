@@ -341,7 +341,8 @@ def crash_and_acknowledge(gate: Gateway, sim: Simulator) -> None:
     await_that("the latch", lambda: gate.guard().latch == "latched")
     assert gate.guard().latch_reason
     gate.parked()
-    refused = gate.submit("crash/engage/a2", Engage(bias_v=0.5, setpoint_a=5e-11))
+    gate.submit("crash/engage/a2", Engage(bias_v=0.5, setpoint_a=5e-11))
+    refused = gate.final("crash/engage/a2")  # by the worker at once, or by the guard when it is asked
     assert refused.state == "refused"
     assert "latched" in refused.reason
     kill(gate.process.pid)
