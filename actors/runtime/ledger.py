@@ -140,13 +140,18 @@ class RunLedger:
         return {p.job_id for p in self.points_in(window)} - set(self.labelled)
 
     def last_reference(self, window: int) -> int:
-        """Decisions of a window that came before its last reference patch (one that was given up counts)."""
-        taken = [
+        """Decisions of a window that came before its last reference patch (one that was given up counts).
+
+        A patch is over when its registration is on record too: what comes after it is measured with the drift
+        that it has shown.
+        """
+        over = [
             int(name.rpartition("-")[2])
             for name, subject in self.subjects.items()
-            if name.startswith(f"w{window:02d}-ref-") and (subject.done_job or subject.given_up)
+            if name.startswith(f"w{window:02d}-ref-")
+            and (subject.done_job in self.drifts or subject.given_up)
         ]
-        return max(taken, default=0)
+        return max(over, default=0)
 
     def open_window(self) -> WindowOpened | None:
         """The window that is open."""

@@ -202,8 +202,21 @@ class WindowLoop:
         """A reference patch and what it says of the drift."""
         pool, run = self._site.pool, self._ledger.run
         name = reference_name(self._window, number)
+        taken = self._ledger.subject(name).done_job  # taken before a death, and not registered yet
+        if not taken:
+            outcome = await self._patch(name)
+            if outcome["state"] != "finished":
+                await asyncio.sleep(AGAIN_S)
+                return
+            taken = outcome["job_id"]
+        found = await pool.call("drift_tracker", "compare", run, taken, deadline_s=THINK_S)
+        self._site.ring.say("drift_tracker", "drift", found["note"], run, taken)
+
+    async def _patch(self, name: str) -> Outcome:
+        """The frame of a reference patch."""
+        pool, run = self._site.pool, self._ledger.run
         patch = await pool.call("drift_tracker", "place_patch", run, self._window, deadline_s=THINK_S)
-        outcome = await pool.call(
+        outcome: Outcome = await pool.call(
             "scan_controller",
             "patch",
             run,
@@ -216,11 +229,7 @@ class WindowLoop:
             self._window,
             deadline_s=CALL_S,
         )
-        if outcome["state"] == "finished":
-            found = await pool.call("drift_tracker", "compare", run, outcome["job_id"], deadline_s=THINK_S)
-            self._site.ring.say("drift_tracker", "drift", found["note"], run, outcome["job_id"])
-        else:
-            await asyncio.sleep(AGAIN_S)
+        return outcome
 
     # ---- collecting ----
 

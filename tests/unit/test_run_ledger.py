@@ -350,7 +350,8 @@ def test_parks_and_deaths_do_not_wear_a_subject_out(state: str, reason: str) -> 
 
 
 def test_the_last_reference_counts_when_it_is_over() -> None:
-    """Its number is that of the decision it comes before; an interrupted one is still to be taken."""
+    """Its number is that of the decision it comes before; an interrupted one is still to be taken, and one
+    that was not registered yet is not over."""
     story = Story()
     assert story.ledger().last_reference(0) == 0
     story.issue("r/w00-ref-0005/a1")
@@ -358,6 +359,19 @@ def test_the_last_reference_counts_when_it_is_over() -> None:
     assert story.ledger().last_reference(0) == 0
     story.issue("r/w00-ref-0005/a2")
     story.frame("r/w00-ref-0005/a2", purpose="reference")
+    assert story.ledger().last_reference(0) == 0
+    story.add(
+        DriftMeasured(
+            frame_job="r/w00-ref-0005/a2",
+            reference_job="r/w00-ref-0000/a1",
+            shift_x_m=0.0,
+            shift_y_m=0.0,
+            confidence=0.0,
+            accepted=False,
+            note="cannot tell",
+            transform=Transform(),
+        )
+    )
     assert story.ledger().last_reference(0) == 5
     assert story.ledger().last_reference(1) == 0
     assert reference_name(0, 10) == "w00-ref-0010"
