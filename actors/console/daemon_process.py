@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.console.daemon_link import ENDPOINT_KEY, PROCESS, DaemonLink, daemon_runs, wait_until_gone
-from protocols.errors import LinkLostError, TunnelpilotError
+from protocols.errors import DeadlineError, LinkLostError, TunnelpilotError
 from protocols.files.state_directory import ProcessLock, read_endpoints
 from protocols.messages.control import Done
 from protocols.messages.daemon import ShutDown
@@ -19,6 +19,8 @@ from protocols.messages.daemon import ShutDown
 START_S = 90.0
 """Ray takes seconds, on a busy machine many."""
 STOP_S = 60.0
+ASK_S = 2.0
+"""For one answer to the order to end, before it is said again."""
 COMPANIONS = ("gateway", "journal", "sim")
 """Processes beside the daemon, in the order in which they may be ended: the gateway parks first."""
 
@@ -121,12 +123,19 @@ def shut_down(state: Path, *, park: bool = True, gateway: bool = True, deadline_
     Raises:
         LinkLostError: it still runs at the deadline.
     """
-    try:
-        with DaemonLink(state) as link:
-            link.ask(ShutDown(park=park, stop_gateway=gateway), Done, deadline_s)
-    except LinkLostError:
-        if daemon_runs(state):
-            raise
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            with DaemonLink(state) as link:
+                link.ask(ShutDown(park=park, stop_gateway=gateway), Done, ASK_S)
+            break
+        except (LinkLostError, DeadlineError):
+            # It may be ending by itself, and then answers nobody any more: ask again for as long as it runs.
+            if not daemon_runs(state):
+                break
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
     if not wait_until_gone(state, PROCESS, deadline_s):
         raise LinkLostError(
             f"the daemon took the order and still runs after {deadline_s:g} s.",
