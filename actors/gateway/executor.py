@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -100,12 +101,11 @@ class Expected:
     feedback: bool = True
 
 
-class GuardLink:
+class GuardLink(Protocol):
     """What the executor asks of the guard; the worker's link implements it."""
 
     def ask_park(self, reason: str, cause: str, latch: str = "") -> None:
         """Ask for a park, or a latch."""
-        raise NotImplementedError
 
     def ask_engage(self, job_id: str, timeout_s: float) -> None:
         """Ask whether feedback may be switched on.
@@ -113,11 +113,9 @@ class GuardLink:
         Raises:
             TunnelpilotError: it may not; the class says why.
         """
-        raise NotImplementedError
 
     def engage_done(self, job_id: str) -> None:
         """The approach is over."""
-        raise NotImplementedError
 
 
 class Executor:
