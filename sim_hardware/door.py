@@ -26,7 +26,6 @@ from protocols.messages.data import Channel, FrameLines
 from sim_hardware import motions, scanning, sweeping
 from sim_hardware.faults import AnswerFaults
 from sim_hardware.situation import Activity
-from sim_hardware.surfaces.base import true_spectrum
 from sim_hardware.world import World
 
 LONGEST_WAIT_S = 5.0
@@ -215,7 +214,7 @@ class Door:
             y_range_m=settings.lateral_range_m,
             z_range_m=(settings.feedback.z_low_m, settings.feedback.z_high_m),
             bias_range_v=settings.bias_range_v,
-            preamplifier_rail_a=settings.electronics.rail_a,
+            preamplifier_rail_a=world.electronics.rail_a,
             vertical_drift_m_s=2.0 * world.settings.drift.vertical_m_s,
             job_id=job,
             activity=activity,
@@ -343,7 +342,7 @@ class Door:
         if self.world.recorded is not None:
             raise DriverError("a recorded sample has no true density of states; take its spectra.")
         return m.SimSpectrum(
-            density=true_spectrum(self.world.surface, message.sample_x_m, message.sample_y_m, energy)
+            density=self.world.surface.true_density(message.sample_x_m, message.sample_y_m, energy)
         )
 
 

@@ -14,6 +14,9 @@ import numpy.typing as npt
 from scipy import constants
 from scipy.signal import lfilter
 
+from sim_hardware.physics.lockin import OutputFilter
+from sim_hardware.physics.noise import coloured_noise
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -26,6 +29,11 @@ class ElectronicsSettings:
     shot_noise: float = 1.0
     """Factor on the shot noise's power: 1 is nature; 0 is for looking at one effect at a time."""
     bandwidth_hz: float = 1500.0
+    flicker_share: float = 2e-4
+    """1/f noise of the junction: this share of the current per root Hz at 1 Hz."""
+    mains_a: float = 0.15e-12
+    """Peak pick-up of the mains."""
+    mains_hz: float = 50.0
     gap_noise_m_per_sqrt_hz: float = 1.5e-14
     """Vibration of the gap, white: 0.4 pm in 700 Hz."""
     image_noise_m: float = 2.0e-12
@@ -57,35 +65,60 @@ def averaged_current(
     settings: ElectronicsSettings,
 ) -> Floats:
     """Samples averaged over ``dwell_s`` (noise bandwidth 1 / 2 dwell, at most the amplifier's), at most the
-    rail."""
+    rail; the samples follow one another along the last axis."""
     bandwidth = min(0.5 / dwell_s, settings.bandwidth_hz)
     noisy = current_a + rng.normal(size=current_a.shape) * current_noise_rms(
         current_a, kappa, bandwidth, settings
     )
+    noisy = noisy + slow_noise(current_a, dwell_s, rng, settings)
     return np.clip(noisy, -settings.rail_a, settings.rail_a)
+
+
+def slow_noise(
+    current_a: Floats, dwell_s: float, rng: np.random.Generator, settings: ElectronicsSettings
+) -> Floats:
+    """1/f noise of the junction and the mains' pick-up (A) averaged over each sample, same shape.
+
+    A sinusoid averaged over ``dwell_s`` keeps the share sinc(f dwell).
+    """
+    count = current_a.shape[-1]
+    total = np.zeros(current_a.shape)
+    if settings.flicker_share > 0.0 and settings.shot_noise > 0.0 and count > 1:
+        frequency = np.arange(count // 2 + 1) / (count * dwell_s)
+        density = np.zeros(len(frequency))
+        density[1:] = 1.0 / frequency[1:]
+        total += (
+            settings.flicker_share
+            * np.clip(current_a, -settings.rail_a, settings.rail_a)
+            * coloured_noise(density, count, dwell_s, rng, current_a.shape[:-1])
+        )
+    if settings.mains_a > 0.0 and settings.shot_noise > 0.0:
+        kept = settings.mains_a * np.sinc(settings.mains_hz * dwell_s)
+        phase = rng.uniform(0.0, 2.0 * np.pi)
+        times = dwell_s * np.arange(count)
+        total += kept * np.sin(2.0 * np.pi * settings.mains_hz * times + phase)
+    return total
 
 
 def lockin_output(
     conductance_s: Floats,
     current_a: Floats,
     amplitude_v: float,
-    time_constant_s: float,
+    output: OutputFilter,
     dwell_s: float,
     kappa: float,
     rng: np.random.Generator,
     settings: ElectronicsSettings,
 ) -> tuple[Floats, Floats]:
-    """X and Y (A, peak amplitude of the modulated current) of a first-order lock-in, shape (points,).
+    """X and Y (A, peak amplitude of the modulated current) behind a low pass, shape (points,).
 
-    X follows ``amplitude x dI/dV`` with the time constant, settled at the first sample; Y is the quadrature,
-    noise only.  Noise bandwidth of a first-order low pass: 1 / (4 tau).
+    X follows ``amplitude x dI/dV`` through the low pass, settled at the first sample; Y is the quadrature,
+    noise only.  The noise has the low pass's bandwidth and the correlation of its first stage.
     """
-    ideal = amplitude_v * conductance_s
-    decay = np.exp(-dwell_s / time_constant_s)
-    smooth, _ = lfilter([1.0 - decay], [1.0, -decay], ideal, zi=[decay * float(ideal[0])])
-    bandwidth = 0.25 / time_constant_s
-    rms = np.sqrt(2.0) * current_noise_rms(current_a, kappa, bandwidth, settings)
+    smooth = output.filtered(amplitude_v * conductance_s, dwell_s)
+    decay = np.exp(-dwell_s / output.time_constant_s)
+    rms = np.sqrt(2.0) * current_noise_rms(current_a, kappa, output.noise_bandwidth_hz, settings)
     mixing = np.sqrt(max(1.0 - decay**2, 0.0))
-    white = rng.normal(size=(2, len(ideal)))
+    white = rng.normal(size=(2, len(smooth)))
     noise, _ = lfilter([mixing], [1.0, -decay], white, axis=1, zi=decay * rng.normal(size=(2, 1)))
     return smooth + noise[0] * rms, noise[1] * rms

@@ -7,12 +7,14 @@ on the way is known when it happens and a withdrawal finds the tip where it then
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import DriverError
-from sim_hardware.feedback import follow
+from sim_hardware.controller import follow
+from sim_hardware.junction import Profile
 from sim_hardware.situation import Activity
 from sim_hardware.trajectory import Trajectory
 from sim_hardware.world import World
@@ -54,7 +56,7 @@ def path(world: World, x_m: float, y_m: float, duration_s: float) -> Trajectory:
         s = world.situation
         begin, feedback, airborne = s.since_s, s.feedback, s.withdrawn
         x0, y0, z0, bias, setpoint, shorted = s.x_m, s.y_m, s.z_m, s.bias_v, s.setpoint_a, s.shorted
-        junction = world.junction
+        junction, loop = world.junction, world.loop()
     distance = float(np.hypot(x_m - x0, y_m - y0))
     n = int(np.clip(np.ceil(distance / PATH_STEP_M), 1, MOST_SAMPLES))
     share = np.arange(1, n + 1) / n
@@ -62,17 +64,13 @@ def path(world: World, x_m: float, y_m: float, duration_s: float) -> Trajectory:
     x, y = x0 + (x_m - x0) * share, y0 + (y_m - y0) * share
     bias_v = np.full(n, bias)
     if airborne or shorted:
-        current = np.full(n, np.copysign(world.settings.electronics.rail_a, bias) if shorted else 0.0)
+        current = np.full(n, np.copysign(world.electronics.rail_a, bias) if shorted else 0.0)
         return Trajectory(begin, times, x, y, np.full(n, z0), bias_v, current, n)
-    drift = world.offsets(times)
-    under = junction.underneath(x - drift[:, 0], y - drift[:, 1])
-    level = junction.level(under, bias)
-    if feedback:
-        targets = junction.target(level, setpoint) + drift[:, 2]
-        z = follow(z0, targets, duration_s / n, world.settings.feedback)
-    else:
-        z = np.full(n, z0)
-    return touched(world, begin, times, x, y, z, bias_v, level, under.contact_m, drift[:, 2])
+    offsets = world.offsets(times)
+    profile = junction.profile(x - offsets[:, 0], y - offsets[:, 1], bias, setpoint)
+    rise = world.rise(x, y, offsets)
+    z = follow(loop, s.loop, profile, rise, z0, duration_s / n).z_m if feedback else np.full(n, z0)
+    return touched(world, begin, times, x, y, z, bias_v, profile, rise)
 
 
 def touched(
@@ -83,14 +81,13 @@ def touched(
     y_m: Floats,
     z_m: Floats,
     bias_v: Floats,
-    level_m: Floats,
-    contact_m: Floats,
-    drift_z_m: Floats,
+    profile: Profile,
+    rise_m: Floats,
 ) -> Trajectory:
     """A trajectory with its current, cut at the first contact."""
-    rail = world.settings.electronics.rail_a
-    current = world.junction.current(level_m, z_m - drift_z_m, rail) * np.where(bias_v < 0.0, -1.0, 1.0)
-    contact = z_m <= contact_m + drift_z_m
+    rail = world.electronics.rail_a
+    current = profile.current(z_m - rise_m, rail) * np.where(bias_v < 0.0, -1.0, 1.0)
+    contact = z_m <= profile.contact_m + rise_m
     hit = bool(contact.any())
     end = int(np.argmax(contact)) + 1 if hit else len(times_s)
     return Trajectory(begin_s, times_s, x_m, y_m, z_m, bias_v, current, end, "crash" if hit else "")
@@ -118,6 +115,7 @@ def travel(world: World, activity: Activity, x_m: float, y_m: float, speed_m_s: 
         world.play(activity, path(world, x_m, y_m, duration))
         completed = not s.shorted
     finally:
+        world.scanner.moved(world.clock.now(), s.x_m - start_x, s.y_m - start_y)
         seconds = world.clock.now() - begin
         if seconds > 0.0:
             world.note(
@@ -170,26 +168,26 @@ def ramp_path(world: World, bias_v: float, duration_s: float) -> Trajectory:
     with world.lock:
         world.advance()
         s = world.situation
-        begin, x0, y0, z0, before, setpoint = s.since_s, s.x_m, s.y_m, s.z_m, s.bias_v, s.setpoint_a
+        begin, x0, y0, z0, before = s.since_s, s.x_m, s.y_m, s.z_m, s.bias_v
         feedback, away, shorted, junction = s.feedback, s.withdrawn or s.retracting, s.shorted, world.junction
+        loop = world.loop()
     n = int(np.clip(np.ceil(duration_s / 0.2e-3), 2, 1000))
     share = np.arange(1, n + 1) / n
     bias = before + (bias_v - before) * share
     times = begin + duration_s * share
     x, y = np.full(n, x0), np.full(n, y0)
     if away or shorted:
-        rail = world.settings.electronics.rail_a if shorted else 0.0
+        rail = world.electronics.rail_a if shorted else 0.0
         return Trajectory(begin, times, x, y, np.full(n, z0), bias, np.sign(bias) * rail, n)
-    dx, dy, dz = world.lateral(begin)
-    under = junction.underneath(np.array([x0 - dx]), np.array([y0 - dy]))
-    level = junction.levels(under, np.array([spectrum.integral(bias) for spectrum in world.surface.basis]))
-    drift_z = np.full(n, dz)
+    offsets = world.offsets(np.array([begin]))
+    rise = np.repeat(world.rise(x[:1], y[:1], offsets), n)
+    profile = junction.bias_profile(x0 - offsets[0, 0], y0 - offsets[0, 1], bias, z0 - float(rise[0]))
     if not feedback:
-        return touched(world, begin, times, x, y, np.full(n, z0), bias, level, under.contact_m, drift_z)
-    z = follow(z0, junction.target(level, setpoint) + dz, duration_s / n, world.settings.feedback)
+        return touched(world, begin, times, x, y, np.full(n, z0), bias, profile, rise)
     through_zero = (np.sign(bias) != np.sign(before)) & (before != 0.0)
-    contact = np.where(through_zero, np.inf, under.contact_m[0])
-    return touched(world, begin, times, x, y, z, bias, level, contact, drift_z)
+    profile = replace(profile, contact_m=np.where(through_zero, np.inf, profile.contact_m))
+    z = follow(loop, s.loop, profile, rise, z0, duration_s / n).z_m
+    return touched(world, begin, times, x, y, z, bias, profile, rise)
 
 
 def pulse(bias_v: float, width_s: float, hold_z: bool) -> Run:
@@ -211,7 +209,7 @@ def pulse(bias_v: float, width_s: float, hold_z: bool) -> Run:
                 rng.uniform() < (abs(bias_v) - PULSE_THRESHOLD_V + 0.5) / 3.0
                 and abs(bias_v) >= PULSE_THRESHOLD_V
             ):
-                changed = world.change_tip()
+                changed = world.change_tip("pulse")
             world.play(activity, ramp_path(world, before, 1e-4))
         finally:
             world.note("pulse", bias_v=bias_v, width_s=width_s, tip_changes=changed)
@@ -236,10 +234,10 @@ def indent(depth_m: float, bias_v: float, dwell_s: float) -> Run:
             with world.lock:
                 world.advance()
                 start, x, y, begin = s.z_m, s.x_m, s.y_m, s.since_s
-            dx, dy, dz = world.lateral(begin)
-            contact = (
-                float(world.junction.underneath(np.array([x - dx]), np.array([y - dy])).contact_m[0]) + dz
-            )
+            offsets = world.offsets(np.array([begin]))
+            here = np.array([x]) - offsets[:, 0], np.array([y]) - offsets[:, 1]
+            rise = world.rise(np.array([x]), np.array([y]), offsets)
+            contact = float((world.junction.contact(*here) + rise)[0])
             down_s = depth_m / INDENT_SPEED_M_S
             n = 200
             share = np.concatenate([np.linspace(0, 1, n), np.ones(n), np.linspace(1, 0, n)])
@@ -251,7 +249,7 @@ def indent(depth_m: float, bias_v: float, dwell_s: float) -> Run:
                 ]
             )
             z = start - depth_m * share
-            rail = world.settings.electronics.rail_a
+            rail = world.electronics.rail_a
             touching = np.where(z <= contact, rail, s.setpoint_a)
             current = np.asarray(np.copysign(touching, bias_v), dtype=np.float64)
             broken = start - depth_m < contact - BREAKING_DEPTH_M
@@ -260,7 +258,7 @@ def indent(depth_m: float, bias_v: float, dwell_s: float) -> Run:
             held = [np.full(3 * n, value) for value in (x, y, bias_v)]
             world.play(activity, Trajectory(begin, times, held[0], held[1], z, held[2], current, end, ends))
             if not broken and start - depth_m <= contact:
-                changed = world.change_tip()
+                changed = world.change_tip("indentation")
             if not s.shorted:
                 world.play(activity, ramp_path(world, before, 0.01))
         finally:
@@ -279,4 +277,4 @@ def release(world: World, activity: Activity, bias_v: float, feedback: bool) -> 
             return
         world.advance()
         s.bias_v = bias_v
-        s.feedback = feedback
+        world.resume_feedback(feedback)

@@ -10,6 +10,7 @@ from typing import Any
 from protocols.errors import TunnelpilotError
 from protocols.messages.data import FrameLines, SweepData
 from protocols.messages.recipes import LockIn
+from sim_hardware.controller import LoopState
 
 
 @dataclass
@@ -31,10 +32,11 @@ class Situation:
     shorted: bool = False
     """In metallic contact after a crash; until the tip is withdrawn."""
     lost: bool = False
+    loop: LoopState = field(default_factory=LoopState)
 
 
 class InterruptedActivityError(Exception):
-    """An activity was stopped; ``why`` is "withdrawn", "stopped" or "crash"."""
+    """An activity was stopped; ``why`` is "withdrawn", "stopped", "safe tip" or "crash"."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -58,6 +60,8 @@ class Activity:
     interrupt: threading.Event = field(default_factory=threading.Event)
     why: str = ""
     done: threading.Event = field(default_factory=threading.Event)
+    paused: threading.Event = field(default_factory=threading.Event)
+    """While set, a frame rests before its next line."""
 
     def stop(self, why: str) -> None:
         """Tell it to end; the first reason stays."""

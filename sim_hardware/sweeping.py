@@ -13,7 +13,7 @@ import numpy.typing as npt
 from protocols.errors import DriverError
 from protocols.messages.data import Channel, SweepData
 from protocols.messages.recipes import SpectrumRecipe
-from sim_hardware.electronics import averaged_current, lockin_output
+from sim_hardware.acquisition import HeldSweep, measured
 from sim_hardware.motions import Run, ramp_bias
 from sim_hardware.situation import Activity, InterruptedActivityError
 from sim_hardware.trajectory import Trajectory
@@ -94,9 +94,10 @@ def _held(world: World, activity: Activity, recipe: SpectrumRecipe) -> None:
                 s.bias_v = recipe.stabilise_bias_v
                 if not s.shorted:
                     s.z_m = max(s.z_m, hold_z)
-                s.feedback = True
                 s.since_s = world.clock.now()
+                world.resume_feedback(True)
         dx, dy, _ = world.lateral(hold_s)
+        world.may_change_tip(world.clock.now() - hold_s, _strongest(recipe), rng)
         number = world.note(
             "sweep_done",
             x_m=data.x_m,
@@ -112,6 +113,10 @@ def _held(world: World, activity: Activity, recipe: SpectrumRecipe) -> None:
     activity.sweep = data
 
 
+def _strongest(recipe: SpectrumRecipe) -> float:
+    return max(abs(recipe.start_v), abs(recipe.stop_v), abs(recipe.stabilise_bias_v))
+
+
 def _times(recipe: SpectrumRecipe, slew_v_s: float) -> tuple[Floats, float]:
     """End of each sample and time of the first sample's begin, from the hold."""
     first = OFFSET_S + abs(recipe.start_v - recipe.stabilise_bias_v) / slew_v_s
@@ -121,51 +126,34 @@ def _times(recipe: SpectrumRecipe, slew_v_s: float) -> tuple[Floats, float]:
 
 def _plan(world: World, recipe: SpectrumRecipe, rng: np.random.Generator) -> tuple[Trajectory, SweepData]:
     """Everything the sweep will show, computed at its beginning."""
-    s, electronics, junction = world.situation, world.settings.electronics, world.junction
-    offsets, first = _times(recipe, electronics.bias_slew_v_s)
+    s, electronics, junction = world.situation, world.electronics, world.junction
+    offsets, first = _times(recipe, world.settings.electronics.bias_slew_v_s)
     times = s.since_s + offsets
     bias = np.linspace(recipe.start_v, recipe.stop_v, recipe.points)
-    directions = [bias, bias[::-1]] if recipe.backward else [bias]
-    one_way = np.concatenate(directions)
+    one_way = np.concatenate([bias, bias[::-1]]) if recipe.backward else bias
     swept = np.tile(one_way, recipe.repeats)
-    dx, dy, _ = world.lateral(s.since_s)
-    drift_z = world.offsets(times)[:, 2]
-    under = junction.underneath(np.array([s.x_m - dx]), np.array([s.y_m - dy]))
+    at_hold = world.offsets(np.array([s.since_s]))
+    x, y = s.x_m - float(at_hold[0, 0]), s.y_m - float(at_hold[0, 1])
+    here = np.full(len(times), s.x_m), np.full(len(times), s.y_m)
     z = np.full(len(times), s.z_m + recipe.z_offset_m)
-    height = z - drift_z
-
-    def repeated(of_bias: Floats) -> Floats:
-        both = np.concatenate([of_bias, of_bias[::-1]]) if recipe.backward else of_bias
-        return np.asarray(np.tile(both, recipe.repeats))
-
-    integrals = np.array([spectrum.integral(bias) for spectrum in world.surface.basis])
-    densities = np.array([spectrum.density(bias) for spectrum in world.surface.basis])
-    unlimited = np.inf
-    ideal = junction.current(repeated(junction.levels(under, integrals)), height, unlimited) * np.sign(swept)
-    conductance = junction.current(repeated(junction.levels(under, densities)), height, unlimited)
-    contact = height <= float(under.contact_m[0])
+    height = z - world.rise(*here, world.offsets(times))
+    lockin = recipe.lockin or s.lockin
+    held = HeldSweep(x, y, swept, height, recipe.dwell_s, lockin, world.controls.lockin_order)
+    found = measured(junction, held, rng, electronics)
+    ideal = found.ideal_a
+    contact = height <= float(junction.contact(np.array([x]), np.array([y]))[0])
     at_rail = (np.abs(ideal) >= electronics.rail_a) | contact
     saturated = bool(at_rail.any())
     taken = int(np.argmax(at_rail)) + 1 if saturated else len(times)
-    current = averaged_current(ideal, recipe.dwell_s, junction.kappa, rng, electronics)
-    current = current * 1.0 + junction.tip.current_offset_a
-    current[taken:] = np.nan
-    channels = [Channel(name="current", unit="A", values=_arranged(current, recipe))]
-    lockin = recipe.lockin or s.lockin
-    if lockin is not None:
-        x, y = lockin_output(
-            np.minimum(conductance, electronics.rail_a / lockin.amplitude_v),
-            np.clip(ideal, -electronics.rail_a, electronics.rail_a),
-            lockin.amplitude_v,
-            lockin.time_constant_s,
-            recipe.dwell_s,
-            junction.kappa,
-            rng,
-            electronics,
-        )
-        x[taken:] = y[taken:] = np.nan
-        channels.append(Channel(name="lockin_x", unit="A", values=_arranged(x, recipe)))
-        channels.append(Channel(name="lockin_y", unit="A", values=_arranged(y, recipe)))
+    channels = []
+    for name, samples in (
+        ("current", found.current_a),
+        ("lockin_x", found.lockin_x_a),
+        ("lockin_y", found.lockin_y_a),
+    ):
+        if samples is not None:
+            samples[taken:] = np.nan
+            channels.append(Channel(name=name, unit="A", values=_arranged(samples, recipe)))
     crash = bool(contact[:taken].any())
     live = np.clip(ideal, -electronics.rail_a, electronics.rail_a)
     return (

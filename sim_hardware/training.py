@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from protocols.errors import ConfigError
 from protocols.messages.recipes import SpectrumRecipe
-from sim_hardware.electronics import ElectronicsSettings, averaged_current, lockin_output
-from sim_hardware.junction import Junction
-from sim_hardware.surfaces.base import Surface
+from sim_hardware.acquisition import HeldSweep, measured
+from sim_hardware.electronics import ElectronicsSettings
+from sim_hardware.surfaces.base import MixtureSurface
 from sim_hardware.surfaces.terraces import TerracesSurface
 from sim_hardware.surfaces.vacancy import VacancySurface
 from sim_hardware.tip import tip_after
@@ -29,7 +29,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "terraces": ("terrace A", "terrace B", "resonance", "adsorbate"),
 }
 """Classes of each training set."""
-_SURFACES: dict[str, Callable[[int], Surface]] = {"vacancy": VacancySurface, "terraces": TerracesSurface}
+_SURFACES: dict[str, Callable[[int], MixtureSurface]] = {
+    "vacancy": VacancySurface,
+    "terraces": TerracesSurface,
+}
 _MERGED = {"defect-rich": "pristine"}
 """Basis spectra that count as another class."""
 
@@ -64,44 +67,28 @@ def labelled_spectra(training: str, recipe: SpectrumRecipe, count: int, seed: in
     labels = rng.permutation(np.arange(count) % len(names)).astype(np.int64)
     current = np.empty((count, recipe.points))
     lockin_x = np.empty((count, recipe.points))
-    tables = [
-        (
-            np.array([s.integral(bias) for s in surface.basis]),
-            np.array([s.density(bias) for s in surface.basis]),
-        )
-        for surface in surfaces
-    ]
     for i, label in enumerate(labels):
         which = int(rng.integers(SURFACES))
         tip = tips[int(rng.integers(1, 4)) if rng.uniform() < WORN_TIPS else 0]
-        junction = Junction(surfaces[which], tip)
+        junction = surfaces[which].junction(tip)
         x, y = _place(surfaces[which], names[label], rng)
-        under = junction.underneath(np.array([x]), np.array([y]))
-        held = junction.target(junction.level(under, recipe.stabilise_bias_v), recipe.stabilise_current_a)
+        under = junction.profile(
+            np.array([x]), np.array([y]), recipe.stabilise_bias_v, recipe.stabilise_current_a
+        )
+        held = float(under.target(recipe.stabilise_current_a)[0])
         height = held + rng.normal(0.0, GAP_JITTER_M) + recipe.z_offset_m
-        integrals, densities = tables[which]
-        ideal = junction.current(junction.levels(under, integrals), height, settings.rail_a) * np.sign(bias)
-        current[i] = averaged_current(ideal, recipe.dwell_s, junction.kappa, rng, settings)
-        current[i] += tip.current_offset_a
-        if recipe.lockin is not None:
-            conductance = junction.current(junction.levels(under, densities), height, np.inf)
-            lockin_x[i], _ = lockin_output(
-                conductance,
-                ideal,
-                recipe.lockin.amplitude_v,
-                recipe.lockin.time_constant_s,
-                recipe.dwell_s,
-                junction.kappa,
-                rng,
-                settings,
-            )
+        sweep = HeldSweep(x, y, bias, np.full(recipe.points, height), recipe.dwell_s, recipe.lockin)
+        found = measured(junction, sweep, rng, settings)
+        current[i] = found.current_a
+        if found.lockin_x_a is not None:
+            lockin_x[i] = found.lockin_x_a
     channels = {"current": current}
     if recipe.lockin is not None:
         channels["lockin_x"] = lockin_x
     return bias, channels, labels, names
 
 
-def _place(surface: Surface, name: str, rng: np.random.Generator) -> tuple[float, float]:
+def _place(surface: MixtureSurface, name: str, rng: np.random.Generator) -> tuple[float, float]:
     """A random place whose spectrum is mostly of a class."""
     kinds = [_MERGED.get(spectrum.name, spectrum.name) for spectrum in surface.basis]
     wanted = np.array([kind == name for kind in kinds])

@@ -10,37 +10,46 @@ reach it through ``Activity.play`` and ``World.situation`` alone.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import constants
 
 from protocols.errors import DriverError, TunnelpilotError
 from protocols.messages.data import InstrumentState
 from protocols.messages.recipes import LockIn
 from sim_hardware.clock import Clock
+from sim_hardware.controller import Loop, rest
+from sim_hardware.controls import GAIN_RANGES, USUAL_RANGE, Controls, usual_controls
+from sim_hardware.damage import Crater, crater_at, total_relief
 from sim_hardware.drift import DriftSettings, ThermalDrift
 from sim_hardware.electronics import ElectronicsSettings, measurement_noise
-from sim_hardware.feedback import FeedbackSettings, relax
-from sim_hardware.junction import Junction
+from sim_hardware.feedback import FeedbackSettings
+from sim_hardware.junction import Junction, Profile, RaisedJunction
+from sim_hardware.scanner import IDEAL, Scanner, ScannerSettings
 from sim_hardware.situation import Activity, InterruptedActivityError, Situation
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.recorded import RecordedSurface
-from sim_hardware.tip import tip_after
+from sim_hardware.tip import Tip, tip_after
 from sim_hardware.trajectory import Instant, Trajectory
 from sim_hardware.truth import TruthPen
 
 Floats = npt.NDArray[np.float64]
 
+CONTROLLER_NOISE = 1.0
+"""Share of the amplifier's noise that the controller sees: all of it."""
 IDLE_TICK_S = 0.1
 """Wall seconds between looks at an idle tip: a crash while nobody asks is noticed within this."""
 KEPT_ACTIVITIES = 8
+SAFE_TIP = "safe tip"
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,9 @@ class WorldSettings:
     feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
     electronics: ElectronicsSettings = field(default_factory=ElectronicsSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
-    work_function_ev: float = 4.0
+    scanner: ScannerSettings = IDEAL
+    work_function_ev: float | None = None
+    """None: the sample's own."""
     lateral_range_m: tuple[float, float] = (-500e-9, 500e-9)
     bias_range_v: tuple[float, float] = (-10.0, 10.0)
     travel_m_s: float = 1e-6
@@ -69,6 +80,8 @@ class World:
         settings: WorldSettings | None = None,
         tip_changes: int = 0,
         on_change: Callable[[], None] = lambda: None,
+        tip_cause: str = "crash",
+        craters: tuple[Crater, ...] = (),
     ) -> None:
         self.surface = surface
         self.recorded = surface if isinstance(surface, RecordedSurface) else None
@@ -78,12 +91,15 @@ class World:
         self.seed = seed
         self.on_change = on_change
         """Called from any thread when an activity progressed or ended; must return at once."""
-        self.junction = Junction(surface, tip_after(seed, tip_changes), self.settings.work_function_ev)
+        self.craters = craters
+        self.junction = self._make_junction(tip_after(seed, tip_changes, tip_cause))
         self.drift = ThermalDrift(self.settings.drift, seed)
+        self.scanner = Scanner(self.settings.scanner)
+        self.controls: Controls = usual_controls(self.settings.feedback, self.junction.kappa)
         self.situation = Situation(z_m=self.settings.feedback.z_high_m, since_s=clock.now())
         self.lock = threading.RLock()
         self.job_id = ""
-        self._receded_m = 0.0
+        self._coarse_m = np.zeros(3)
         self._job_counts = 0
         self._strays = 0
         self._live: Trajectory | None = None
@@ -174,7 +190,7 @@ class World:
         Raises:
             DriverError: outside the preamplifier's range.
         """
-        rail = self.settings.electronics.rail_a
+        rail = self.electronics.rail_a
         if not 0.0 < setpoint_a < rail:
             raise DriverError(f"the setpoint {setpoint_a:g} A is outside 0 to {rail:g} A.")
         with self.lock:
@@ -197,9 +213,20 @@ class World:
                 self.note("feedback", on=on, bias_v=s.bias_v)
             if on and s.withdrawn:
                 s.crashed = False
-            s.feedback = on
-            if on:
+            if on and not s.feedback:
+                s.loop.switch_on(s.z_m, abs(self._current_at(self.clock.now())), self.loop())
                 s.withdrawn = False
+                self.controls.safe_tip.tripped = False
+            if not on and s.feedback and not s.withdrawn:
+                s.z_m = min(s.z_m + self.controls.controller.tip_lift_m, self.z_range()[1])
+            s.feedback = on
+
+    def resume_feedback(self, on: bool) -> None:
+        """The controller takes over again after something held it, without a jump; with the lock held."""
+        s = self.situation
+        if on and not s.feedback:
+            s.loop.switch_on(s.z_m, abs(self._current_at(self.clock.now())), self.loop())
+        s.feedback = on
 
     def set_lockin(self, settings: LockIn | None) -> None:
         """Modulation on with these settings, or off."""
@@ -252,7 +279,7 @@ class World:
             kind = self._current.kind if self._current else ""
             noise = float(self._rng.normal(0.0, 0.3e-12)) * self.junction.tip.noise_factor
             current = here.current_a + noise + self.junction.tip.current_offset_a
-            rail = self.settings.electronics.rail_a
+            rail = self.electronics.rail_a
             return InstrumentState(
                 time_s=now,
                 bias_v=here.bias_v,
@@ -278,7 +305,74 @@ class World:
     def recede(self, metres: float) -> None:
         """The surface goes away from the tip by so much (a fault on demand)."""
         with self.lock:
-            self._receded_m += metres
+            self._coarse_m[2] += metres
+
+    def coarse(self, dx_m: float, dy_m: float, dz_m: float) -> None:
+        """The coarse motor has moved the tip over the sample by so much (z positive: away from it)."""
+        with self.lock:
+            self.advance()
+            self._coarse_m += np.array([dx_m, dy_m, dz_m])
+            s = self.situation
+            if not (s.withdrawn or s.retracting) and (dz_m < 0.0 or dx_m != 0.0 or dy_m != 0.0):
+                self._crash("coarse motor moved while tunneling")
+            self.advance()
+
+    @property
+    def coarse_position_m(self) -> tuple[float, float, float]:
+        """Where the coarse motor has brought the tip, from where it began."""
+        x, y, z = (float(v) for v in self._coarse_m)
+        return x, y, z
+
+    # -- the electronics as they are set ---------------------------------------------------------------------
+
+    @property
+    def electronics(self) -> ElectronicsSettings:
+        """Preamplifier and noise in the present range of gain."""
+        usual, now = GAIN_RANGES[USUAL_RANGE], self.controls.gain
+        if now is usual:
+            return self.settings.electronics
+        given = self.settings.electronics
+        return replace(
+            given,
+            rail_a=given.rail_a * now.rail_a / usual.rail_a,
+            bandwidth_hz=given.bandwidth_hz * now.bandwidth_hz / usual.bandwidth_hz,
+            noise_a_per_sqrt_hz=given.noise_a_per_sqrt_hz
+            * now.noise_a_per_sqrt_hz
+            / usual.noise_a_per_sqrt_hz,
+        )
+
+    def z_range(self) -> tuple[float, float]:
+        """Lowest and highest z (m) that the controller may reach: the piezo's, or the user's limits."""
+        feedback, wanted = self.settings.feedback, self.controls.controller
+        if not wanted.limits_enabled:
+            return feedback.z_low_m, feedback.z_high_m
+        return max(feedback.z_low_m, wanted.z_low_m), min(feedback.z_high_m, wanted.z_high_m)
+
+    def loop(self, noisy: bool = False) -> Loop:
+        """The Z-controller with its surroundings."""
+        electronics = self.electronics
+        low, high = self.z_range()
+        noise = 0.0
+        if noisy:
+            shot = electronics.shot_noise * 2.0 * constants.e * self.situation.setpoint_a
+            noise = CONTROLLER_NOISE * math.sqrt(electronics.noise_a_per_sqrt_hz**2 + shot)
+        return Loop(
+            settings=self.controls.controller,
+            setpoint_a=self.situation.setpoint_a,
+            bandwidth_hz=electronics.bandwidth_hz,
+            rail_a=electronics.rail_a,
+            z_low_m=low,
+            z_high_m=high,
+            slew_m_s=self.settings.feedback.slew_m_s,
+            noise_a_per_sqrt_hz=noise * self.junction.tip.noise_factor,
+        )
+
+    def rise(self, x_m: Floats, y_m: Floats, offsets_m: Floats) -> Floats:
+        """Height (m) of the surface's origin in piezo coordinates under tip positions (n,): drift and what
+        the tilt compensation leaves of the tilt; ``offsets_m`` (n, 3) as ``offsets`` gives them."""
+        slope, taken = self.settings.scanner.slope, self.controls.slope
+        along = (slope[0] - taken[0]) * x_m + (slope[1] - taken[1]) * y_m
+        return np.asarray(offsets_m[:, 2] + along)
 
     def crash_now(self, cause: str) -> None:
         """The tip crashes (a fault on demand)."""
@@ -325,6 +419,7 @@ class World:
         with self.lock:
             if activity.interrupt.is_set():
                 raise InterruptedActivityError(activity.why)
+            trajectory = self._guarded(trajectory)
             self._live = trajectory
         arrived = self.clock.wait_until(trajectory.end_s, activity.interrupt)
         with self.lock:
@@ -335,24 +430,42 @@ class World:
             self._settle_at(trajectory.at(trajectory.end_s), trajectory.end_s)
             if trajectory.ending == "crash":
                 self._crash(activity.kind)
+            tripped = trajectory.ending == SAFE_TIP
+        if tripped:
+            self._trip()
+            raise InterruptedActivityError(SAFE_TIP)
 
     def lateral(self, time_s: float) -> tuple[float, float, float]:
-        """Drift offset (m) in x, y, z: sample = piezo - offset."""
-        x, y, z = self.drift.offset(time_s)
-        return float(x), float(y), float(z) - self._receded_m
+        """Offset (m) in x, y, z: sample = piezo - offset."""
+        x, y, z = self.offsets(np.array([time_s]))[0]
+        return float(x), float(y), float(z)
 
     def offsets(self, times_s: Floats) -> Floats:
-        """The same at several times: (n, 3)."""
-        return np.asarray(self.drift.offset(times_s) - np.array([0.0, 0.0, self._receded_m]))
+        """The same at several times: (n, 3).  Drift less its compensation, coarse motor, creep."""
+        offsets = self.drift.offset(times_s) - self._coarse_m
+        compensation = self.controls.drift
+        if compensation.on or any(compensation.offset_m):
+            offsets = offsets - np.array([compensation.at(float(t)) for t in times_s])
+        if self.settings.scanner.creep is not None:
+            offsets[:, :2] -= self.scanner.creep(times_s)
+        return np.asarray(offsets)
 
-    def change_tip(self) -> int:
-        """The tip changes; returns how often it has."""
+    def change_tip(self, cause: str) -> int:
+        """The tip changes because of ``cause`` (a key of ``tip.BETTER``); returns how often it has."""
         with self.lock:
             changes = self.junction.tip.changes + 1
-            self.junction = Junction(
-                self.surface, tip_after(self.seed, changes), self.settings.work_function_ev
-            )
+            self.junction = self._make_junction(tip_after(self.seed, changes, cause))
             return changes
+
+    def may_change_tip(self, seconds: float, bias_v: float, rng: np.random.Generator) -> int:
+        """So much time has passed in tunneling: perhaps the tip has changed by itself; how often it then has,
+        or 0.  The rate grows as exp(|V| / 1 V), a field that makes atoms move."""
+        rate = self.settings.scanner.spontaneous_per_hour / 3600.0
+        if rate <= 0.0 or rng.uniform() >= -math.expm1(-rate * seconds * math.exp(min(abs(bias_v), 10.0))):
+            return 0
+        changes = self.change_tip("spontaneous")
+        self.note("tip_change", cause="spontaneous", bias_v=bias_v, tip_changes=changes)
+        return changes
 
     def advance(self, now: float | None = None) -> None:
         """Bring Z to the present where it moves by itself: feedback, retraction, drift into contact."""
@@ -363,7 +476,7 @@ class World:
             return
         s.since_s = now
         if s.retracting:
-            s.z_m = min(feedback.z_high_m, s.z_m + feedback.retract_m_s * elapsed)
+            s.z_m = min(feedback.z_high_m, s.z_m + self.controls.withdraw_m_s * elapsed)
             if s.z_m >= feedback.z_high_m:
                 s.retracting, s.withdrawn = False, True
                 s.shorted = s.lost = False
@@ -371,19 +484,29 @@ class World:
             return
         if s.withdrawn or s.shorted:
             return
-        dx, dy, dz = self.lateral(now)
-        under = self.junction.underneath(np.array([s.x_m - dx]), np.array([s.y_m - dy]))
+        profile, rise = self._here(now)
+        touching = s.z_m <= float(profile.contact_m[0]) + rise
         if s.feedback:
-            level = self.junction.level(under, s.bias_v)
-            target = float(self.junction.target(level, s.setpoint_a)[0]) + dz
+            low, _ = self.z_range()
             if elapsed > 0.0:
-                s.z_m = relax(s.z_m, target, elapsed, feedback)
-            lost = target < feedback.z_low_m and s.z_m <= feedback.z_low_m + 1e-12
+                s.z_m, hit = rest(self.loop(), s.loop, profile, rise, s.z_m, elapsed)
+                touching = touching or hit
+            lost = float(profile.target(s.setpoint_a)[0]) + rise < low and s.z_m <= low + 1e-12
             if lost and not s.lost:
                 self.note("lost_surface", z_m=s.z_m)
             s.lost = lost
-        if s.z_m <= float(under.contact_m[0]) + dz:
+        if touching:
             self._crash("drift or feedback into contact")
+        elif self._safe_tip_armed() and self._over_threshold(self._current_at(now)):
+            self._trip()
+
+    def _here(self, now: float) -> tuple[Profile, float]:
+        """The profile under the tip and the height of the surface's origin, in piezo coordinates (m)."""
+        s = self.situation
+        x, y = np.array([s.x_m]), np.array([s.y_m])
+        offsets = self.offsets(np.array([now]))
+        profile = self.junction.profile(x - offsets[:, 0], y - offsets[:, 1], s.bias_v, s.setpoint_a)
+        return profile, float(self.rise(x, y, offsets)[0])
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -402,16 +525,42 @@ class World:
     def _current_at(self, now: float) -> float:
         """Noise-free signed current (A) of the situation."""
         s = self.situation
-        rail = self.settings.electronics.rail_a
+        rail = self.electronics.rail_a
         sign = 1.0 if s.bias_v >= 0.0 else -1.0
         if s.shorted:
             return sign * rail
         if s.withdrawn or s.bias_v == 0.0:
             return 0.0
-        dx, dy, dz = self.lateral(now)
-        under = self.junction.underneath(np.array([s.x_m - dx]), np.array([s.y_m - dy]))
-        level = self.junction.level(under, s.bias_v)
-        return sign * float(self.junction.current(level, np.array([s.z_m - dz]), rail)[0])
+        profile, rise = self._here(now)
+        return sign * float(profile.current(np.array([s.z_m - rise]), rail)[0])
+
+    def _make_junction(self, tip: Tip) -> Junction:
+        inner = self.surface.junction(tip, self.settings.work_function_ev)
+        if not self.craters:
+            return inner
+        craters = self.craters
+        return RaisedJunction(inner, lambda x, y: total_relief(craters, x, y))
+
+    def _safe_tip_armed(self) -> bool:
+        return self.controls.safe_tip.on and not self.controls.safe_tip.tripped
+
+    def _over_threshold(self, current_a: float) -> bool:
+        return abs(current_a) >= self.controls.safe_tip.threshold_a
+
+    def _guarded(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory as SafeTip lets it happen: cut at the first sample above the threshold."""
+        if not self.controls.safe_tip.on:
+            return trajectory
+        above = np.abs(trajectory.current_a[: trajectory.end]) >= self.controls.safe_tip.threshold_a
+        if not above.any():
+            return trajectory
+        return replace(trajectory, end=int(np.argmax(above)) + 1, ending=SAFE_TIP)
+
+    def _trip(self) -> None:
+        """SafeTip withdraws."""
+        self.controls.safe_tip.tripped = True
+        self.note("safe_tip", threshold_a=self.controls.safe_tip.threshold_a)
+        self.withdraw("safe tip")
 
     def _freeze(self, now: float) -> None:
         """Leave a trajectory at its present point."""
@@ -432,11 +581,14 @@ class World:
         if s.shorted or s.withdrawn:
             return
         s.crashed = s.shorted = True
-        changes = self.change_tip()
         dx, dy, _ = self.lateral(self.clock.now())
-        self.note(
-            "crash", cause=cause, sample_x_m=s.x_m - dx, sample_y_m=s.y_m - dy, z_m=s.z_m, tip_changes=changes
-        )
+        x, y = s.x_m - dx, s.y_m - dy
+        if self.recorded is None:
+            self.craters += (crater_at(x, y, self.seed, len(self.craters)),)
+        changes = self.change_tip("crash")
+        self.note("crash", cause=cause, sample_x_m=x, sample_y_m=y, z_m=s.z_m, tip_changes=changes)
+        if self._safe_tip_armed() and self._over_threshold(self.electronics.rail_a):
+            self._trip()
 
     def _work(self) -> None:
         while True:
@@ -477,7 +629,7 @@ class World:
         with self.lock:
             if not s.retracting:
                 return
-            arrival = s.since_s + (feedback.z_high_m - s.z_m) / feedback.retract_m_s + 1e-6
+            arrival = s.since_s + (feedback.z_high_m - s.z_m) / self.controls.withdraw_m_s + 1e-6
         self.clock.wait_until(arrival, self._never)
         with self.lock:
             self.advance()

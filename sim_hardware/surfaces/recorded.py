@@ -15,7 +15,7 @@ from protocols.errors import DriverError
 from protocols.files.nanonis_grid import NanonisGrid, name_and_unit
 from protocols.messages.data import Channel
 from protocols.messages.recipes import Frame, SpectrumRecipe
-from sim_hardware.surfaces.base import SurfaceObject
+from sim_hardware.surfaces.base import MixtureSurface, SurfaceObject
 from sim_hardware.surfaces.spectra import Spectrum
 
 Floats = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ _CHANNEL_NAMES = {
 }
 
 
-class RecordedSurface:
+class RecordedSurface(MixtureSurface):
     """See the module's text.
 
     Raises:

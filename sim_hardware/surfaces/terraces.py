@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sim_hardware.surfaces.base import SurfaceObject
+from sim_hardware.surfaces.base import MixtureSurface, SurfaceObject
 from sim_hardware.surfaces.features import FWHM_PER_SIGMA, Blob, Feature, FeatureMap
 from sim_hardware.surfaces.relief import Disorder, HexagonalLattice, Step, meander
 from sim_hardware.surfaces.spectra import Peak, Ramp, Spectrum
@@ -30,7 +30,7 @@ BASIS: tuple[Spectrum, ...] = (
 )
 
 
-class TerracesSurface:
+class TerracesSurface(MixtureSurface):
     """See the module's text.  ``seed`` places steps, gradient and a few adsorbates."""
 
     name = "terraces"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sim_hardware.surfaces.base import SurfaceObject
+from sim_hardware.surfaces.base import MixtureSurface, SurfaceObject
 from sim_hardware.surfaces.features import (
     FWHM_PER_SIGMA,
     TENTH_RADIUS,
@@ -101,7 +101,7 @@ def _substitution(rng: np.random.Generator, number: int) -> tuple[Shape, str, fl
     return Blob(((0.0, 0.0, width / FWHM_PER_SIGMA, -depth),), 0.6 * width), form, width, -depth
 
 
-class VacancySurface:
+class VacancySurface(MixtureSurface):
     """See the module's text.  ``seed`` places everything."""
 
     name = "vacancy"

@@ -17,7 +17,7 @@ from protocols.files.state_directory import read_endpoints
 from protocols.files.truth_log import TruthEntry, read_truth, truth_path
 from sim_hardware import motions
 from sim_hardware.situation import Activity
-from sim_hardware.surfaces.base import SurfaceObject
+from sim_hardware.surfaces.base import MixtureSurface, SurfaceObject
 from sim_hardware.surfaces.spectra import Spectrum
 from sim_hardware.world import World
 
@@ -98,7 +98,7 @@ def engage(driver: SimDriver, bias_v: float = -1.5, setpoint_a: float = 200e-12)
     driver.settle(0.5)
 
 
-class Flat:
+class Flat(MixtureSurface):
     """A flat surface with one spectrum."""
 
     name = "flat"

@@ -17,7 +17,8 @@ from sim_hardware.electronics import (
     measurement_noise,
 )
 from sim_hardware.feedback import FeedbackSettings, follow, relax
-from sim_hardware.junction import Junction
+from sim_hardware.junction import MixtureJunction
+from sim_hardware.physics.lockin import OutputFilter
 from sim_hardware.surfaces.spectra import Peak, gapped, with_states
 from sim_hardware.tip import Apex, Tip, tip_after
 from sim_hardware.tunneling import CONTACT_CONDUCTANCE_S, current, decay_constant, equilibrium_gap
@@ -42,24 +43,23 @@ def test_current_decays_at_twice_kappa(phi: float, delta: float) -> None:
 def test_junction_on_a_flat_metal_is_the_formula() -> None:
     """One apex over a flat metal: I = G0 V exp(-2 kappa z) to 1e-9, and the controller's target inverts
     it."""
-    junction = Junction(Flat(), Tip())
-    under = junction.underneath(np.zeros(1), np.zeros(1))
-    level = junction.level(under, -0.7)
-    found = junction.current(level, np.array([0.6e-9]), np.inf)
+    junction = MixtureJunction(Flat(), Tip())
+    profile = junction.profile(np.zeros(1), np.zeros(1), -0.7)
+    found = profile.current(np.array([0.6e-9]))
     expected = CONTACT_CONDUCTANCE_S * 0.7 * np.exp(-2 * junction.kappa * 0.6e-9)
     assert np.allclose(found, expected, rtol=1e-9, atol=0)
-    target = junction.target(level, 200e-12)
+    target = profile.target(200e-12)
     assert np.allclose(target, equilibrium_gap(-0.7, 200e-12, junction.kappa), rtol=1e-9, atol=0)
-    assert np.allclose(junction.current(level, target, np.inf), 200e-12, rtol=1e-9, atol=0)
+    assert np.allclose(profile.current(target), 200e-12, rtol=1e-9, atol=0)
 
 
 def test_apices_add_up() -> None:
     """Two equal apices carry twice the current of one, a lifted one exp(-2 kappa lift) of it (1e-9)."""
-    one = Junction(Flat(), Tip())
-    lifted = Junction(Flat(), Tip(apices=(Apex(), Apex(1e-9, 0.0, 30e-12))))
+    one = MixtureJunction(Flat(), Tip())
+    lifted = MixtureJunction(Flat(), Tip(apices=(Apex(), Apex(1e-9, 0.0, 30e-12))))
     z = np.array([0.5e-9])
-    i_one = one.current(one.level(one.underneath(np.zeros(1), np.zeros(1)), 1.0), z, np.inf)
-    i_two = lifted.current(lifted.level(lifted.underneath(np.zeros(1), np.zeros(1)), 1.0), z, np.inf)
+    i_one = one.profile(np.zeros(1), np.zeros(1), 1.0).current(z)
+    i_two = lifted.profile(np.zeros(1), np.zeros(1), 1.0).current(z)
     assert np.allclose(i_two / i_one, 1.0 + np.exp(-2 * one.kappa * 30e-12), rtol=1e-9, atol=0)
 
 
@@ -153,7 +153,7 @@ def test_lockin_scales_and_lags() -> None:
     settings = ElectronicsSettings(noise_a_per_sqrt_hz=0.0, gap_noise_m_per_sqrt_hz=0.0)
     conductance = np.concatenate([np.zeros(1), np.full(9, 2e-10)])
     x, y = lockin_output(
-        conductance, np.zeros(10), 0.02, 5e-3, 10e-3, 1e10, np.random.default_rng(1), settings
+        conductance, np.zeros(10), 0.02, OutputFilter(5e-3), 10e-3, 1e10, np.random.default_rng(1), settings
     )
     assert np.allclose(x[1:], 4e-12 * (1 - np.exp(-2.0 * np.arange(1, 10))), rtol=1e-9, atol=0)
     assert np.allclose(y, 0.0, atol=1e-30)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from protocols.errors import ConfigError, DataFormatError
-from sim_hardware.surfaces.base import true_spectrum
 from sim_hardware.surfaces.catalogue import make_surface
 from sim_hardware.surfaces.terraces import TerracesSurface
 from sim_hardware.surfaces.vacancy import LATTICE_CONSTANT_M, STEP_HEIGHT_M, VacancySurface
@@ -19,7 +18,7 @@ ENERGIES = np.linspace(0.0, 1.5, 601)
 
 def ratio(surface: VacancySurface, x: float, y: float) -> float:
     """Equation 2 of Narasimha et al. on the true density of states."""
-    density = true_spectrum(surface, x, y, ENERGIES)
+    density = surface.true_density(x, y, ENERGIES)
     return float(density[ENERGIES <= 0.5].sum() / density.sum())
 
 
