@@ -3,7 +3,7 @@
 The file is a text header of ``Key=Value`` lines (CRLF) up to ``:HEADER_END:``, then big-endian float32: for
 each grid point its parameters, then each channel's samples.  Points run x fastest, from the grid's lower
 left upward. An aborted grid simply ends early in the file; this reader wants the whole grid and says what is
-missing.
+missing, unless told to take what there is.  (The writer is ``nanonis_3ds``.)
 
 Positions are given in the grid's own frame: origin at its centre, x along the fast axis, y along the slow
 one, pixel j at ``(j - (n - 1) / 2) * width / n``.  Where that frame lies and how it is turned is reported
@@ -54,6 +54,8 @@ class NanonisGrid:
     """By header name (with unit, for example "Z (m)"): (ny, nx)."""
     channels: dict[str, npt.NDArray[np.float32]]
     """By header name: (ny, nx, points)."""
+    measured: int
+    """Whole points in the file, in the order of acquisition; all others are NaN."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -119,8 +121,13 @@ class _Header:
         return values
 
 
-def read_grid(path: str | Path) -> NanonisGrid:
-    """Read a whole grid.
+def read_grid(path: str | Path, *, partial: bool = False) -> NanonisGrid:
+    """Read a grid.
+
+    Args:
+        path: the file.
+        partial: accept an aborted grid of at least one whole point; parameters and samples of the points that
+            are missing are NaN.
 
     Raises:
         DataFormatError: not a grid, truncated, or header and data disagree; names file, expected and found
@@ -154,16 +161,20 @@ def read_grid(path: str | Path) -> NanonisGrid:
         )
     expected = nx * ny * (4 * parameter_count + per_point)
     found = len(data) - begin
-    if found != expected:
-        whole = found // (4 * parameter_count + per_point)
+    per_whole_point = 4 * parameter_count + per_point
+    whole = min(found // per_whole_point, nx * ny)
+    if found > expected or (found < expected and not (partial and whole > 0)):
         raise DataFormatError(
             f"{path}: expected {expected} bytes of data for {nx} x {ny} points, found {found} "
-            f"({min(whole, nx * ny)} whole points).",
+            f"({whole} whole points).",
             "It was aborted or truncated; record or copy it again." if found < expected else "It is damaged.",
         )
-    table = np.frombuffer(data, dtype=">f4", offset=begin).reshape(ny, nx, -1)
-    parameters = {name: table[:, :, i].astype(np.float64) for i, name in enumerate(parameter_names)}
-    samples = table[:, :, parameter_count:].reshape(ny, nx, len(channel_names), points)
+    table = np.full((nx * ny, per_whole_point // 4), np.nan, np.float32)
+    stored = np.frombuffer(data, dtype=">f4", offset=begin, count=whole * per_whole_point // 4)
+    table[:whole] = stored.reshape(whole, -1)
+    grid = table.reshape(ny, nx, -1)
+    parameters = {name: grid[:, :, i].astype(np.float64) for i, name in enumerate(parameter_names)}
+    samples = grid[:, :, parameter_count:].reshape(ny, nx, len(channel_names), points)
     channels = {
         name: np.ascontiguousarray(samples[:, :, i], dtype=np.float32) for i, name in enumerate(channel_names)
     }
@@ -181,6 +192,7 @@ def read_grid(path: str | Path) -> NanonisGrid:
         sweep=_sweep(path, parameters, points),
         parameters=parameters,
         channels=channels,
+        measured=whole,
     )
 
 
@@ -196,7 +208,11 @@ def _sweep(path: Path, parameters: dict[str, Floats], points: int) -> Floats:
     for name in ("Sweep Start", "Sweep End"):
         if name not in parameters:
             raise DataFormatError(f"{path}: no parameter {name!r}, so the swept values are unknown.")
-        values = parameters[name]
+        values = parameters[name][np.isfinite(parameters[name])]
+        if not values.size:
+            raise DataFormatError(
+                f"{path}: parameter {name!r} is no number, so the swept values are unknown."
+            )
         if not np.all(values == values.flat[0]):
             raise DataFormatError(f"{path}: parameter {name!r} differs from point to point.")
         ends.append(float(np.float32(values.flat[0])))
