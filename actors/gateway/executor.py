@@ -1,7 +1,7 @@
 """Acts on one job after another with the worker's driver, step by step, inside the interlocks.
  Every call that can move or switch something passes the gate; between calls a cancellation, a deadline or a
-park is noticed.  After each job the electronics are read back: what does not stand where the job left it was
-changed by somebody else, and the job fails with what changed.
+park is noticed.  Before and after each job the electronics are read back: what does not stand where the job
+(or the one before it) left it was changed by somebody else, and the job fails with what changed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
+from actors.gateway.foreign_changes import ForeignChangeError, changed_value, changes_since
 from actors.gateway.gate import Gate, TipParkedError
 from actors.gateway.interlocks import check_against_state, check_recipe
 from actors.gateway.queue import Job
@@ -29,9 +30,9 @@ from protocols.errors import (
 )
 from protocols.files.limits_toml import Limits
 from protocols.files.quantities import format_quantity
-from protocols.instrument.driver import Driver, DriverInfo
+from protocols.instrument.driver import Driver, DriverInfo, FastTrip, SharedPanel
 from protocols.messages.data import ChunkBody, InstrumentState
-from protocols.messages.jobs import JobState
+from protocols.messages.jobs import CHANGED_BY_OTHERS, JobState
 from protocols.messages.recipes import (
     BiasFrames,
     Engage,
@@ -88,6 +89,8 @@ class Outcome:
     travel_s: float = 0.0
     settle_s: float = 0.0
     final: InstrumentState | None = None
+    disturbed: bool = False
+    """Somebody else changed the electronics: nothing more is to be done before a person has looked."""
 
 
 @dataclass
@@ -136,6 +139,9 @@ class Executor:
         self._generation = 0
         self._expected = Expected()
         self._outcome = Outcome(JobState.FAILED)
+        self._left: InstrumentState | None = None
+        self._left_generation = -1
+        self._disturbed = False
 
     @property
     def last_state(self) -> InstrumentState | None:
@@ -184,6 +190,7 @@ class Executor:
             outcome.began_s = state.time_s
             check_recipe(job.recipe, self._limits, self._info)
             self._check_ready(job, state)
+            self._check_undisturbed(job, state)
             check_against_state(job.recipe, self._limits, self._info, state)
             self._check_cut(job)
             self._driver().begin_job(job.job_id, kind_of(job.recipe))
@@ -199,6 +206,7 @@ class Executor:
         self._read_final()
         if told:
             self._tell_end(job.job_id, outcome.state)
+        self._remember_how_left(job)
         return outcome
 
     # Steps that all jobs share
@@ -251,10 +259,37 @@ class Executor:
         if state.withdrawn or self._engage.state != "engaged":
             raise RefusedError("parked: engage first.")
         if not state.feedback:
-            raise DriverError(
-                "feedback was found off though nobody of ours switched it off.",
-                "Somebody else uses these electronics; park, then engage.",
+            raise ForeignChangeError(
+                f"{CHANGED_BY_OTHERS}: feedback was found off though nobody of ours switched it off.",
+                "Park, then engage.",
             )
+
+    def _check_undisturbed(self, job: Job, state: InstrumentState) -> None:
+        """Whether everything is as the job before left it; told once, then what is found counts.
+
+        Raises:
+            ForeignChangeError: says what changed, from what to what.
+        """
+        if isinstance(job.recipe, Park) or state.withdrawn or self._engage.state != "engaged":
+            return
+        driver, changed = self._driver(), []
+        if self._left is not None and self._left_generation == self._generation:
+            changed += changes_since(self._left, state, self._limits)
+        if isinstance(driver, SharedPanel) and not self._disturbed:
+            changed += driver.foreign_changes()
+        if changed:
+            self._left, self._disturbed = None, True
+            raise ForeignChangeError.of("since the last job", changed)
+        if self._disturbed and isinstance(driver, FastTrip):
+            with self._gate.acting(self._generation):
+                driver.arm_trip(self._limits.trip_current)
+        self._disturbed = False
+
+    def _remember_how_left(self, job: Job) -> None:
+        """The next job compares with it; after one that went wrong the electronics may still be at it."""
+        finished = self._outcome.state is JobState.FINISHED and not isinstance(job.recipe, Park)
+        self._left = self._outcome.final if finished else None
+        self._left_generation = self._generation
 
     def _judge(self, job: Job, problem: TunnelpilotError) -> None:
         """The final state of a job that did not go well."""
@@ -278,6 +313,7 @@ class Executor:
             reason = str(problem)
             outcome.state = JobState.FAILED
             outcome.limit = str(problem.details.get("limit", ""))
+        outcome.disturbed = isinstance(problem, ForeignChangeError) and outcome.state is JobState.FAILED
         if self._acted and not is_repeatable(job.recipe) and outcome.state is not JobState.REFUSED:
             outcome.state = JobState.OUTCOME_UNKNOWN
         outcome.reason = reason
@@ -300,7 +336,7 @@ class Executor:
         """Compare the electronics with how the job left them.
 
         Raises:
-            DriverError: says what changed, from what to what.
+            ForeignChangeError: says what changed, from what to what.
         """
         self._go_on(job) if not isinstance(job.recipe, Park) else None
         found = self._read()
@@ -325,14 +361,9 @@ class Executor:
             ("y", expected.y_m, found.y_m, limits.position_tolerance, "m"),
         ):
             if want is not None and not abs(have - want) <= tolerance:
-                changed.append(
-                    f"{name} is {format_quantity(have, unit, 6)} instead of {format_quantity(want, unit, 6)}"
-                )
+                changed.append(changed_value(name, have, want, unit))
         if changed:
-            raise DriverError(
-                f"somebody else changed the electronics during the job: {'; '.join(changed)}.",
-                "See who else is connected.",
-            )
+            raise ForeignChangeError.of("during the job", changed)
 
     def _leave_tip_safe(self, job: Job) -> None:
         """After a job that went wrong: feedback on where we have set it, or parked."""
@@ -522,6 +553,8 @@ class Executor:
                 driver.set_lockin(None)
                 driver.set_bias(recipe.bias_v, limits.bias_slew)
                 driver.set_setpoint(recipe.setpoint_a)
+                if isinstance(driver, FastTrip):
+                    driver.arm_trip(limits.trip_current)
             self._expected.bias_v, self._expected.setpoint_a = recipe.bias_v, recipe.setpoint_a
             self._step_engage("done")
             self._require_set(recipe.bias_v, recipe.setpoint_a)

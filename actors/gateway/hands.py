@@ -81,6 +81,7 @@ class Hands:
         self._electronics, self._parker, self._latch = electronics, parker, latch
         self._watch, self._alarms, self._approaching = watch, alarms, approaching
         self._read_s = time.monotonic()
+        self._tripped = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._use, name="hands", daemon=True)
         self.instrument: InstrumentState | None = None
@@ -157,6 +158,13 @@ class Hands:
         """What follows from a reading; a park may have been ordered while it was taken."""
         park = self._parker.state
         approaching = self._approaching()
+        tripped_now = state.tripped and not self._tripped
+        self._tripped = state.tripped
+        if tripped_now and park == ENGAGED:
+            self.shut_latch(
+                "trip", "the electronics withdrew the tip by themselves: the current was too high"
+            )
+            return
         if park == PARKED and (state.feedback or not state.withdrawn):
             self._parker.found_engaged(
                 "a parked tip is not withdrawn any more "

@@ -301,11 +301,24 @@ def _check_frame(frame: Frame, limits: Limits, info: DriverInfo, images: int) ->
         _check_place(x, y, limits, info)
     for what, count in (("the number of pixels", frame.pixels), ("the number of lines", frame.lines)):
         require("frame_pixels_max", what, count, 1, limits.frame_pixels_max)
+    _check_pixels(frame.pixels, info.pixel_step)
     _require_positive("frame_time_max", "the time of a line", frame.line_time_s, limits.frame_time_max)
     total = 2.0 * frame.lines * frame.line_time_s * images
     require("frame_time_max", "the time of the frame", total, 0.0, limits.frame_time_max)
     require("tip_speed", "the speed of the scan", frame.width_m / frame.line_time_s, 0.0, limits.tip_speed)
     _check_setpoint(frame.setpoint_a, limits)
+
+
+def _check_pixels(pixels: int, step: int) -> None:
+    if pixels % step == 0:
+        return
+    below = step * max(1, pixels // step)
+    raise LimitError(
+        f"{pixels} pixels per line: these electronics take multiples of {step} only.",
+        f"Take {below} or {below + step}.",
+        limit="pixels",
+        value=pixels,
+    )
 
 
 def _check_pulse(pulse: Pulse, limits: Limits, info: DriverInfo) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from protocols.errors import TunnelpilotError
 from protocols.files.limits_toml import Limits
-from protocols.instrument.driver import Driver
+from protocols.instrument.driver import Driver, LentSettings
 from protocols.messages.data import InstrumentState
 from protocols.states.park import PARK_TABLE
 from protocols.states.table import Machine
@@ -192,6 +192,17 @@ class Parker:
         driver = self._driver()
         driver.set_lockin(None)
         driver.set_bias(self._limits.rest_bias, self._limits.bias_slew)
+        if isinstance(driver, LentSettings):
+            self._give_settings_back(driver)
+
+    def _give_settings_back(self, driver: LentSettings) -> None:
+        """The tip is withdrawn: what was set for our work is set as it was.  A park does not depend on it."""
+        try:
+            problems = driver.restore_settings()
+        except (TunnelpilotError, OSError) as failed:
+            problems = (str(failed),)
+        if problems:
+            log.warning("original settings are not restored", problems=problems)
 
     def _try(self, what: str, action: Callable[[], None]) -> str:
         try:

@@ -237,6 +237,8 @@ class Worker:
         job.limit = outcome.limit
         job.machine.feed(_EVENTS[outcome.state])
         following = self._queue.advance()
+        if following is not None and outcome.disturbed:
+            following.cut, following.cut_kind = f"discarded: {outcome.reason}", "cancel"
         try:
             blobs = [(c.seq, c.job_id, encode_body(c)) for c in chunks[stored.stored :]]
             self._spool.finish(end, blobs, outcome.limit, following.job_id if following else None)

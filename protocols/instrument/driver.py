@@ -8,7 +8,7 @@ Vendors' conventions (clockwise degrees, row 0 at the top) end inside the driver
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -30,6 +30,8 @@ class DriverInfo(msgspec.Struct, frozen=True, kw_only=True):
     preamplifier_rail_a: float
     vertical_drift_m_s: float = 0.0
     """Estimated |dz/dt| used for the limit on time with feedback off."""
+    pixel_step: int = 1
+    """Pixels per line come in multiples of this; others are refused before anything moves."""
 
 
 class Driver(Protocol):
@@ -92,3 +94,34 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Drop the connection.  The electronics go on as they are."""
+
+
+# What only some electronics can; whoever uses it asks with ``isinstance`` first.
+
+
+@runtime_checkable
+class FastTrip(Protocol):
+    """Electronics that withdraw the tip by themselves, faster than anybody can read the current."""
+
+    def arm_trip(self, trip_a: float) -> None:
+        """Withdraw when |I| exceeds the larger of this (A) and ten setpoints, from now on; read back.
+
+        Raises:
+            DriverError: it is not armed afterwards.
+        """
+
+
+@runtime_checkable
+class SharedPanel(Protocol):
+    """Electronics at whose panel somebody else may sit too."""
+
+    def foreign_changes(self) -> tuple[str, ...]:
+        """What others have changed of that which no ``state`` shows, in words."""
+
+
+@runtime_checkable
+class LentSettings(Protocol):
+    """Electronics whose settings are changed for our work and belong to somebody else."""
+
+    def restore_settings(self) -> tuple[str, ...]:
+        """Set again what was set before, while the tip is withdrawn; what went wrong, in words."""

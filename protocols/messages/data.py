@@ -33,6 +33,8 @@ class InstrumentState(Message, frozen=True, kw_only=True):
     lockin_on: bool
     crashed: bool = False
     """Only a simulator knows; real electronics always say False here."""
+    tripped: bool = False
+    """The electronics have withdrawn the tip by themselves because the current was too high."""
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):

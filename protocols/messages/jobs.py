@@ -41,6 +41,10 @@ FINAL_STATES = frozenset(
 )
 
 
+CHANGED_BY_OTHERS = "somebody else changed the electronics"
+"""How the reason of a job begins that failed because of it; a run holds at once and asks for a person."""
+
+
 class SubmitJob(Message, frozen=True, kw_only=True):
     """Put a job into the queue.  ``job_id`` is ``run/decision/attempt``; a repeated id is answered from the
     spool and never acted on twice.  ``deadline_s`` (wall seconds from acceptance) covers waiting and acting.

@@ -18,7 +18,10 @@ from protocols.instrument.driver import Driver
 
 GROUP = "tunnelpilot.drivers"
 
-BUILT_IN = {"sim": "actors.gateway.drivers:open_simulated"}
+BUILT_IN = {
+    "sim": "actors.gateway.drivers:open_simulated",
+    "nanonis": "actors.gateway.drivers.nanonis.driver:open_nanonis",
+}
 """Drivers of this package, known also where its entry points are not installed."""
 
 

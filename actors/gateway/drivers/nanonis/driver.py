@@ -1,0 +1,437 @@
+"""``NanonisDriver``: ``protocols.instrument.driver.Driver`` over the Nanonis TCP interface."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from actors.gateway.drivers.nanonis import frames, lockin, sweeps
+from actors.gateway.drivers.nanonis.address import Address, parse_address
+from actors.gateway.drivers.nanonis.channel import ANSWER_S, Channel
+from actors.gateway.drivers.nanonis.clock import InstrumentClock
+from actors.gateway.drivers.nanonis.identity import Identity, recognise, z_range
+from actors.gateway.drivers.nanonis.link import Link
+from actors.gateway.drivers.nanonis.original import OriginalSettings
+from actors.gateway.drivers.nanonis.panel import Panel, Setting, same
+from actors.gateway.drivers.nanonis.readings import read_state
+from actors.gateway.drivers.nanonis.trip import FastTrip
+from protocols.errors import DriverError
+from protocols.files.quantities import format_quantity
+from protocols.instrument.driver import DriverInfo
+from protocols.messages.data import FrameLines, InstrumentState, SweepData
+from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
+from protocols.nanonis.conventions import timeout_ms
+
+log = structlog.get_logger(__name__)
+
+STOP_ANSWER_S = 1.0
+"""Wall seconds for the answer to a stop or a withdrawal."""
+GRACE_S = 10.0
+"""Wall seconds that a long action may take beyond what was expected of it."""
+SWITCH_S = 5.0
+"""The Z-controller reads back as switched within this wall time (its switch-off delay included)."""
+LOOK_S = 0.01
+RAMP_STEP_S = 0.01
+"""Instrument seconds between the steps of a bias ramp: Bias.Set itself jumps."""
+ARRIVED_M = 50e-12
+"""How far from its target the tip may read back after a move; beyond that the position is read once more."""
+NAMES = "tp_"
+"""Our measurements' names in the electronics begin so; see ``measurement_name``."""
+
+MOVE_SPEED = Setting("FolMe.Speed")
+SETPOINT = Setting("ZCtrl.Setpnt")
+TIP_SHAPER = Setting("TipShaper.Props")
+
+LATER = frozenset({lockin.ON_OFF.stem})
+"""A parked tip has no modulation: whether there was one before is restored at the very end."""
+
+WINDOWS = ("BiasSpectr.Open",)
+"""Modules whose commands fail until their window is open."""
+
+
+def open_nanonis(state: Path, endpoint: str, role: str) -> NanonisDriver:
+    """Factory of the driver ``nanonis``; "" as endpoint: the usual ports of this computer.
+
+    Raises:
+        ConfigError: the endpoint makes no sense.
+    """
+    address = parse_address(endpoint)
+    return NanonisDriver(address, role, OriginalSettings(state / "gateway", address))
+
+
+def measurement_name(job_id: str) -> str:
+    """What a job's sweeps and frames are called in the electronics: file names and their log show it."""
+    return NAMES + job_id.replace("/", "--")
+
+
+class NanonisDriver:
+    """One half of the gateway's hold on the electronics, over two ports of its own.
+
+    Connects by itself whenever it has to.  ``role``: "guard" or anything else, for the choice of ports.
+    ``answer_s``: wall seconds for any answer that needs no waiting.
+    """
+
+    def __init__(
+        self, address: Address, role: str, originals: OriginalSettings, answer_s: float = ANSWER_S
+    ) -> None:
+        self.address, self.role, self.answer_s = address, role, answer_s
+        commands, urgent = address.pair(role)
+        self._commands = Channel(Link(address.host, commands, f"{role}: commands"))
+        self._urgent = Channel(Link(address.host, urgent, f"{role}: stop"))
+        self._originals = originals
+        self._panel = Panel(self._commands, self._keep)
+        self._identity: Identity | None = None
+        self._identifying = threading.Lock()
+        self._clock = InstrumentClock()
+        self._z_range: tuple[float, float] = (0.0, 0.0)
+        self._trip = FastTrip(math.inf)
+        self._job = ""
+        self._windows_open = False
+        self._one_by_one = False
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def info(self) -> DriverInfo:
+        """Ranges and identity; asked once."""
+        return self._who().info
+
+    def state(self) -> InstrumentState:
+        """Read everything back; over the second port while the first is busy or broken."""
+        who = self._who()
+        channel = self._reading()
+
+        def ask(name: str, **arguments: Any) -> dict[str, Any]:
+            return channel.ask(name, **{"answer_s": self.answer_s, **arguments})
+
+        found = read_state(ask, who.signals, self._z_range, self._clock.now())
+        if not found.feedback and not found.withdrawn:
+            limits = z_range(channel)
+            if limits != self._z_range:  # somebody has moved Z's limits
+                self._z_range = limits
+                found = read_state(ask, who.signals, limits, self._clock.now())
+        return found
+
+    def foreign_changes(self) -> tuple[str, ...]:
+        """What others have changed of that which no reading shows, in words."""
+        return self._trip.changes(self._panel)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def begin_job(self, job_id: str, kind: str) -> None:
+        """Measurements are named after it from now on."""
+        self._job = job_id
+
+    def end_job(self, job_id: str, outcome: str) -> None:
+        """The job is over."""
+        self._job = ""
+
+    # -- settings --------------------------------------------------------------------------------------------
+
+    def set_bias(self, bias_v: float, slew_v_s: float) -> None:
+        """Ramp the bias in small steps; returns when it is there and read back."""
+        self._prepare()
+        present = float(self._ask("Bias.Get")["bias_v"])
+        if same("f", bias_v, present):
+            return
+        length = abs(bias_v - present)
+        steps = max(1, math.ceil(length / (slew_v_s * RAMP_STEP_S)))
+        began = self._clock.now()
+        for k in range(1, steps + 1):
+            share = k / steps
+            self._ask("Bias.Set", bias_v=bias_v if k == steps else present + share * (bias_v - present))
+            self._clock.wait(max(0.0, began + share * length / slew_v_s - self._clock.now()))
+        self._require_taken("Bias.Set", "V", bias_v, self._ask("Bias.Get")["bias_v"])
+
+    def set_setpoint(self, setpoint_a: float) -> None:
+        """Setpoint of |I|; SafeTip's threshold goes with it."""
+        self._prepare()
+        self._trip.follow(self._panel, setpoint_a)
+        self._panel.ensure(SETPOINT, kept=False, setpoint=setpoint_a)
+
+    def set_feedback(self, on: bool) -> None:
+        """Z-controller on or off; returns when it reads back so."""
+        self._prepare()
+        if on and (changed := self.foreign_changes()):
+            raise DriverError(
+                f"the Z-controller is not switched on: {'; '.join(changed)}.", "See who else is connected."
+            )
+        self._ask("ZCtrl.OnOffSet", status=on)
+        until = time.monotonic() + SWITCH_S
+        while bool(self._ask("ZCtrl.OnOffGet")["status"]) != on:
+            if time.monotonic() > until:
+                raise DriverError(
+                    f"the Z-controller is not {'on' if on else 'off'} {SWITCH_S:g} s after it was switched.",
+                    "Look at the electronics.",
+                )
+            time.sleep(LOOK_S)
+
+    def set_lockin(self, settings: LockIn | None) -> None:
+        """Configure and switch on the modulation, or switch it off."""
+        self._prepare()
+        if settings is None:
+            lockin.switch_off(self._panel)
+        else:
+            lockin.switch_on(self._panel, self._who().signals, settings)
+
+    def arm_trip(self, trip_a: float) -> None:
+        """Have the electronics withdraw the tip by themselves above this current (SafeTip)."""
+        self._prepare()
+        setpoint = float(self._ask("ZCtrl.SetpntGet")["setpoint"])
+        self._trip.arm(self._panel, trip_a, setpoint)
+
+    # -- actions ---------------------------------------------------------------------------------------------
+
+    def settle(self, seconds: float) -> None:
+        """Let instrument time pass."""
+        self._who()
+        self._clock.wait(seconds)
+
+    def move(self, x_m: float, y_m: float, speed_m_s: float) -> None:
+        """Move laterally; returns on arrival, which is read back."""
+        self._prepare()
+        here = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
+        length = math.hypot(x_m - here["x_m"], y_m - here["y_m"])
+        self._panel.ensure(MOVE_SPEED, speed_m_s=speed_m_s, custom_speed=True)
+        self._ask(
+            "FolMe.XYPosSet",
+            answer_s=GRACE_S + 1.5 * self._clock.wall_s(length / speed_m_s),
+            x_m=x_m,
+            y_m=y_m,
+            wait=True,
+        )
+        off = math.inf
+        for newest in (False, True):
+            there = self._ask("FolMe.XYPosGet", wait_for_newest_data=newest)
+            off = math.hypot(there["x_m"] - x_m, there["y_m"] - y_m)
+            if off <= ARRIVED_M:
+                return
+        raise DriverError(
+            f"the tip was sent to ({x_m * 1e9:.3f}, {y_m * 1e9:.3f}) nm and is at ({there['x_m'] * 1e9:.3f}, "
+            f"{there['y_m'] * 1e9:.3f}) nm, {format_quantity(off, 'm')} away.",
+            "See who else moves it.",
+        )
+
+    def sweep(self, recipe: SpectrumRecipe) -> SweepData:
+        """One bias spectrum at the present position; stabilised before by the caller.
+
+        Raises:
+            DriverError: also when it was stopped or the tip was withdrawn meanwhile.
+        """
+        who = self._prepare()
+        sweeps.configure(self._panel, who.signals, recipe)
+        place = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
+        z = self._ask("ZCtrl.ZPosGet", answer_s=GRACE_S)["z_position_m"]
+        self._trip.rest(self._panel)
+        began = self._clock.now()
+        try:
+            bias, channels, saturated = self._swept(recipe)
+        except DriverError:
+            self._arm_quietly(recipe)
+            raise
+        self._trip.follow(self._panel, recipe.stabilise_current_a)
+        return SweepData(
+            bias_v=bias,
+            channels=channels,
+            x_m=place["x_m"],
+            y_m=place["y_m"],
+            z_m=z,
+            time_s=began,
+            saturated=saturated,
+        )
+
+    def frame(self, recipe: Frame) -> Iterator[FrameLines]:
+        """Scan; yields lines as they are complete.  Closing the iterator stops the scan."""
+        who = self._prepare()
+        places = frames.configure(self._panel, who.signals, recipe, measurement_name(self._job))
+        pause = frames.look_s(who.simulated)
+        live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause)
+        yield from live.lines()
+
+    def pulse(self, bias_v: float, width_s: float, hold_z: bool) -> None:
+        """One bias pulse; the bias is read back afterwards."""
+        self._prepare()
+        before = float(self._ask("Bias.Get")["bias_v"])
+        self._ask(
+            "Bias.Pulse",
+            answer_s=GRACE_S + 1.5 * self._clock.wall_s(width_s),
+            wait=True,
+            width_s=width_s,
+            bias_v=bias_v,
+            z_hold=hold_z,
+            absolute_relative="absolute",
+        )
+        self._require_taken("Bias.Pulse", "V", before, self._ask("Bias.Get")["bias_v"])
+
+    def indent(self, depth_m: float, bias_v: float, dwell_s: float) -> None:
+        """Controlled contact: the tip shaper, down by the depth, wait, up again."""
+        self._prepare()
+        speed = 20e-9
+        lift_s = max(depth_m / speed, 0.01)
+        self._panel.ensure(
+            TIP_SHAPER,
+            switch_off_delay_s=0.05,
+            change_bias=True,
+            bias_v=bias_v,
+            tip_lift_m=-depth_m,
+            lift_time_1_s=lift_s,
+            bias_lift_v=bias_v,
+            bias_settling_time_s=dwell_s,
+            lift_height_m=depth_m,
+            lift_time_2_s=lift_s,
+            end_wait_time_s=0.05,
+            restore_feedback=True,
+        )
+        patience = GRACE_S + 1.5 * self._clock.wall_s(dwell_s + 2.0 * lift_s + 0.2)
+        self._ask("TipShaper.Start", answer_s=patience + 1.0, wait=True, timeout_ms=timeout_ms(patience))
+
+    # -- at any time, from any thread ------------------------------------------------------------------------
+
+    def withdraw(self) -> None:
+        """Controller off and Z on its way up when this returns; also during anything else."""
+        self._urgent.ask(
+            "ZCtrl.Withdraw", answer_s=STOP_ANSWER_S, repeat=True, wait=False, timeout_ms=timeout_ms(None)
+        )
+
+    def stop(self) -> None:
+        """Stop a running sweep, scan or move."""
+        problems = []
+        for name, arguments in (
+            ("BiasSpectr.Stop", {}),
+            ("Scan.Action", {"action": "stop", "direction": "up"}),
+            ("FolMe.Stop", {}),
+        ):
+            try:
+                self._urgent.ask(name, answer_s=STOP_ANSWER_S, repeat=True, **arguments)
+            except DriverError as problem:
+                if problem.details.get("outcome") != "refused":
+                    raise
+                problems.append(problem)  # nothing of that kind runs, or its window is not open
+        if len(problems) == 3:
+            raise problems[0]
+
+    def restore_settings(self) -> tuple[str, ...]:
+        """Set what we changed as it was, if the tip is withdrawn; what went wrong, in words.
+
+        Raises:
+            DriverError: nothing answers.
+        """
+        return self._restore(LATER)
+
+    def close(self) -> None:
+        """Restore what is left to restore if the tip is withdrawn, and drop the connections."""
+        self._clock.end()
+        try:
+            if self.role == "guard" and self._identity is not None and self._originals.kept:
+                self._restore(frozenset())
+        except DriverError as problem:
+            log.warning("original settings are not restored", problem=str(problem))
+        self._commands.link.close()
+        self._urgent.link.close()
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        return self._commands.ask(name, **{"answer_s": self.answer_s, **arguments})
+
+    def _who(self) -> Identity:
+        """Who answers; asked again after the first time never."""
+        if self._identity is None:
+            with self._identifying:
+                if self._identity is None:
+                    found = recognise(self._commands, self.address)
+                    self._urgent.release = found.release
+                    self._clock.scale = found.time_scale
+                    self._z_range = found.info.z_range_m
+                    self._trip = FastTrip(found.info.preamplifier_rail_a)
+                    self._identity = found
+                    log.info("electronics", name=found.info.name, release=found.release, role=self.role)
+        return self._identity
+
+    def _prepare(self) -> Identity:
+        """Who answers, with the windows we need open."""
+        who = self._who()
+        if not self._windows_open:
+            for name in WINDOWS:
+                self._ask(name)
+            self._windows_open = True
+        return who
+
+    def _reading(self) -> Channel:
+        return self._commands if self._commands.link.free else self._urgent
+
+    def _keep(self, setting: Setting, found: Mapping[str, Any]) -> None:
+        self._originals.keep(self._panel, setting, found)
+
+    def _restore(self, but: frozenset[str]) -> tuple[str, ...]:
+        if not self._originals.kept:
+            return ()
+        found = self.state()
+        if not found.withdrawn or found.feedback:
+            return ("the tip is not withdrawn: nothing is restored",)
+        self._prepare()
+        return self._originals.restore(self._panel, but)
+
+    def _require_taken(self, command: str, unit: str, asked: float, got: float) -> None:
+        if not same("f", asked, got):
+            raise DriverError(
+                f"{self._commands.link}: {command} was asked for {format_quantity(asked, unit, 6)} and reads "
+                f"back as {format_quantity(got, unit, 6)}.",
+                "Ask for what the electronics can do, or see who else sets it.",
+                asked=asked,
+                got=got,
+            )
+
+    def _swept(self, recipe: SpectrumRecipe) -> tuple[Any, Any, bool]:
+        """The sweep's data; one by one where several come back as their average."""
+        rail = self.info().preamplifier_rail_a
+        if recipe.repeats == 1 or not self._one_by_one:
+            try:
+                return sweeps.spectrum(self._start(recipe), recipe, rail)
+            except sweeps.AveragesOnlyError as averaged:
+                log.warning("repeats are measured one by one", why=averaged.text)
+                self._one_by_one = True
+        return self._one_after_the_other(recipe, rail)
+
+    def _one_after_the_other(self, recipe: SpectrumRecipe, rail_a: float) -> tuple[Any, Any, bool]:
+        single = sweeps.single(recipe)
+        sweeps.configure(self._panel, self._who().signals, single)
+        found = [sweeps.spectrum(self._start(single), single, rail_a) for _ in range(recipe.repeats)]
+        return found[0][0], sweeps.together([f[1] for f in found]), any(f[2] for f in found)
+
+    def _start(self, recipe: SpectrumRecipe) -> dict[str, Any]:
+        """Carry the sweep out; one that does not come back is stopped.
+
+        Raises:
+            DriverError: no answer in time, or none at all.
+        """
+        patience = GRACE_S + 1.5 * self._clock.wall_s(sweeps.expected_s(recipe))
+        try:
+            return self._ask(
+                "BiasSpectr.Start", answer_s=patience, get_data=True, basename=measurement_name(self._job)
+            )
+        except DriverError as problem:
+            if problem.details.get("outcome") == "unknown":
+                self._stop_sweep()
+            raise
+
+    def _stop_sweep(self) -> None:
+        try:
+            self._urgent.ask("BiasSpectr.Stop", answer_s=STOP_ANSWER_S, repeat=True)
+        except DriverError as problem:
+            log.warning("a sweep that does not answer cannot be stopped", problem=str(problem))
+
+    def _arm_quietly(self, recipe: SpectrumRecipe) -> None:
+        """SafeTip after a sweep that failed: that error is the one to be told."""
+        try:
+            self._trip.follow(self._panel, recipe.stabilise_current_a)
+        except DriverError as problem:
+            log.warning("SafeTip is not armed again", problem=str(problem))
+
+    def _stop_scan(self) -> None:
+        self._urgent.ask("Scan.Action", answer_s=STOP_ANSWER_S, repeat=True, action="stop", direction="up")

@@ -1,0 +1,234 @@
+"""Frames: what the electronics are told, and reading them out line by line while they scan.
+
+The live frame is asked for as a whole, now and then; a line is handed on when all its pixels, both ways and
+in every channel, are there.  What was not scanned yet is NaN; where the electronics do not clear old data at
+the start, lines that look exactly as before the start count as not scanned until the scan is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actors.gateway.drivers.nanonis.channel import Ask
+from actors.gateway.drivers.nanonis.clock import InstrumentClock
+from actors.gateway.drivers.nanonis.identity import Signals
+from actors.gateway.drivers.nanonis.panel import Panel, Setting
+from protocols.errors import DriverError, UsageError
+from protocols.messages.data import Channel, FrameLines
+from protocols.messages.recipes import Frame
+from protocols.nanonis.conventions import (
+    FrameArea,
+    check_pixels,
+    frame_arguments,
+    frame_from_grab,
+    scanned_lines,
+    speed_arguments,
+)
+
+Lines = npt.NDArray[np.float64]
+
+AREA = Setting("Scan.Frame")
+BUFFER = Setting("Scan.Buffer")
+SPEED = Setting("Scan.Speed")
+PROPS = Setting("Scan.Props")
+
+CHANNELS = (("z", "m", "z"), ("current", "A", "current"))
+"""Our name, unit, key of ``conventions.SIGNAL_NAMES``."""
+
+DIRECTIONS = ("forward", "backward")
+
+LOOK_S = 0.25
+"""Shortest wall time between looks at the live frame: the electronics do not like to be asked often."""
+LOOK_SIMULATED_S = 0.02
+LONGEST_LOOK_S = 0.5
+"""A park must not wait for us: the end of a scan is noticed within this."""
+
+GRAB_S = 10.0
+BEGIN_S = 5.0
+"""Wall seconds within which a scan that was started runs."""
+GRACE_S = 10.0
+IN_DUE_TIME = 0.5
+"""A scan that is over before this share of its time did not scan everything anew."""
+
+
+def configure(panel: Panel, signals: Signals, recipe: Frame, series: str) -> list[int]:
+    """Tell the electronics everything about the frame; all of it is read back.  Places of the channels.
+
+    Raises:
+        DriverError: the pixels are not possible, a value was not taken, or a signal is missing.
+    """
+    try:
+        check_pixels(recipe.pixels)
+    except UsageError as impossible:
+        raise DriverError(impossible.text, impossible.advice, **impossible.details) from None
+    places = [signals.require(key) for _, _, key in CHANNELS]
+    area = FrameArea(
+        centre_x_m=recipe.centre_x_m,
+        centre_y_m=recipe.centre_y_m,
+        width_m=recipe.width_m,
+        height_m=recipe.height_m,
+        angle_rad=recipe.angle_rad,
+    )
+    where: dict[str, Any] = frame_arguments(area)
+    panel.ensure(AREA, **where)
+    panel.ensure(BUFFER, channel_indexes=places, pixels=recipe.pixels, lines=recipe.lines)
+    panel.ensure(SPEED, **speed_arguments(recipe.width_m, recipe.line_time_s))
+    panel.ensure(PROPS, continuous_scan=False, bouncy_scan=False, series_name=series)
+    return places
+
+
+class LiveFrame:
+    """One scan, from its start to its last line.  ``stop`` ends it from outside its own connection."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        stop: Callable[[], None],
+        clock: InstrumentClock,
+        recipe: Frame,
+        places: list[int],
+        look_s: float,
+    ) -> None:
+        self._ask, self._stop, self._clock = ask, stop, clock
+        self._recipe, self._places = recipe, places
+        self._look_s = look_s
+        self._old: Lines | None = None
+
+    def lines(self) -> Iterator[FrameLines]:
+        """Start it and hand out its lines; closing the iterator stops it.
+
+        Raises:
+            DriverError: it ended before its last line, or came to a standstill.
+        """
+        recipe = self._recipe
+        before = self._grab()
+        direction = "up" if recipe.upward else "down"
+        began_s = self._clock.now()
+        over = False
+        self._ask("Scan.Action", action="start", direction=direction)
+        try:
+            done = 0
+            self._await_begin()
+            first = self._grab()
+            self._old = before if self._shows_old(first, before) else None
+            progress_s = self._clock.now()
+            while done < recipe.lines:
+                running = bool(self._ask("Scan.StatusGet")["status"])
+                found = self._grab()
+                now_s = self._clock.now()
+                whole = self._whole(found, over=not running, elapsed_s=now_s - began_s)
+                if whole > done:
+                    yield self._piece(found, done, whole, now_s)
+                    done, progress_s = whole, self._clock.now()
+                elif not running:
+                    over = True
+                    raise DriverError(
+                        f"the frame ended after {done} of {recipe.lines} lines.",
+                        "It was stopped, or the tip was withdrawn meanwhile.",
+                    )
+                elif now_s - progress_s > 4.0 * recipe.line_time_s + GRACE_S * self._clock.scale:
+                    raise DriverError(
+                        f"awaited line {done} of a frame for {self._clock.wall_s(now_s - progress_s):.1f} s; "
+                        f"the scan still runs.",
+                        "Look at the electronics.",
+                    )
+                elif done < recipe.lines:
+                    self._clock.wait(self._pause_s())
+            over = not self._still_runs()
+        finally:
+            if not over:
+                self._stop_quietly()
+
+    def _pause_s(self) -> float:
+        """Instrument seconds until it is worth looking again: a line both ways, within reason."""
+        wall = self._clock.wall_s(2.0 * self._recipe.line_time_s)
+        return min(max(wall, self._look_s), LONGEST_LOOK_S) * self._clock.scale
+
+    def _await_begin(self) -> None:
+        """A start is carried out a little later than it is answered."""
+        until = self._clock.now() + BEGIN_S * self._clock.scale
+        while not self._ask("Scan.StatusGet")["status"]:
+            if self._whole(self._grab(), over=False, elapsed_s=0.0) >= self._recipe.lines:
+                return  # it is over already: simulated time can be fast
+            if self._clock.now() > until:
+                raise DriverError(
+                    f"the scan did not begin within {BEGIN_S:g} s of its start.", "Look at the electronics."
+                )
+            self._clock.wait(self._look_s * self._clock.scale)
+
+    def _still_runs(self) -> bool:
+        """Whether the scan does not end by itself right after its last line."""
+        until = self._clock.now() + GRACE_S * self._clock.scale
+        while self._ask("Scan.StatusGet")["status"]:
+            if self._clock.now() > until:
+                return True
+            self._clock.wait(min(self._look_s, 0.02) * self._clock.scale)
+        return False
+
+    def _grab(self) -> Lines:
+        """The live frame, (channels, directions, lines, pixels), row 0 at the lowest y.
+
+        Raises:
+            DriverError: it is of another size than was asked for.
+        """
+        shape = (self._recipe.lines, self._recipe.pixels)
+        frames = []
+        for place in self._places:
+            for direction in DIRECTIONS:
+                answer = self._ask(
+                    "Scan.FrameDataGrab", answer_s=GRAB_S, channel_index=place, direction=direction
+                )
+                found = frame_from_grab(answer["data"])
+                if found.size == 0:
+                    found = np.full(shape, np.nan)
+                if found.shape != shape:
+                    raise DriverError(
+                        f"the live frame has {found.shape[0]} lines of {found.shape[1]} pixels; "
+                        f"{shape[0]} of {shape[1]} were asked for.",
+                        "See who else sets the scan.",
+                    )
+                frames.append(found)
+        return np.stack(frames).reshape(len(self._places), len(DIRECTIONS), *shape)
+
+    def _shows_old(self, found: Lines, before: Lines) -> bool:
+        """Whether the frame still shows lines of the scan before, which nobody can have scanned yet."""
+        known = np.isfinite(before).all(axis=(0, 1, 3))
+        return bool(known.any()) and bool((found == before).all(axis=(0, 1, 3))[known].any())
+
+    def _whole(self, found: Lines, *, over: bool, elapsed_s: float) -> int:
+        """How many lines from the scan's first are whole in every channel and direction."""
+        recipe = self._recipe
+        if self._old is not None and not (over and elapsed_s >= IN_DUE_TIME * self._expected_s):
+            old = (found == self._old).all(axis=(0, 1, 3))
+            found = np.where(old[:, None], np.nan, found)
+        flat = found.transpose(2, 0, 1, 3).reshape(recipe.lines, -1)
+        return scanned_lines(flat, upward=recipe.upward)
+
+    @property
+    def _expected_s(self) -> float:
+        return 2.0 * self._recipe.lines * self._recipe.line_time_s
+
+    def _piece(self, found: Lines, first: int, last: int, time_s: float) -> FrameLines:
+        """Lines ``first`` to ``last`` in the order of the scan."""
+        count = self._recipe.lines
+        rows = [i if self._recipe.upward else count - 1 - i for i in range(first, last)]
+        channels = tuple(
+            Channel(name=name, unit=unit, values=found[k][:, rows].transpose(1, 0, 2).astype(np.float32))
+            for k, (name, unit, _) in enumerate(CHANNELS)
+        )
+        return FrameLines(rows=tuple(rows), channels=channels, time_s=time_s)
+
+    def _stop_quietly(self) -> None:
+        try:
+            self._stop()
+        except DriverError:
+            pass  # the iterator ends because of another error, which is the one to be told
+
+
+def look_s(simulated: bool) -> float:
+    """Shortest wall time between looks at a live frame."""
+    return LOOK_SIMULATED_S if simulated else LOOK_S

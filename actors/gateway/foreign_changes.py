@@ -1,0 +1,59 @@
+"""What somebody else has changed at the electronics between two of our jobs.  Pure.
+
+Others use the instrument too.  How a job left the electronics is kept; the next one begins only if bias,
+setpoint, controller and scan read back the same.
+"""
+
+from __future__ import annotations
+
+from protocols.errors import DriverError
+from protocols.files.limits_toml import Limits
+from protocols.files.quantities import format_quantity
+from protocols.messages.data import InstrumentState
+from protocols.messages.jobs import CHANGED_BY_OTHERS
+
+
+class ForeignChangeError(DriverError):
+    """Somebody else changed the electronics; the text begins with ``CHANGED_BY_OTHERS`` and says what."""
+
+    code = "foreign-change"
+
+    @classmethod
+    def of(cls, when: str, changes: list[str]) -> ForeignChangeError:
+        """The error for these changes; ``when`` they came, for example "during the job"."""
+        return cls(
+            f"{CHANGED_BY_OTHERS} {when}: {'; '.join(changes)}.",
+            "See who else is connected.",
+            changes=tuple(changes),
+        )
+
+
+def changes_since(left: InstrumentState, found: InstrumentState, limits: Limits) -> list[str]:
+    """What is not as a job of ours left it, in words; empty if nothing is."""
+    changed = []
+    if found.withdrawn != left.withdrawn:
+        changed.append("the tip is withdrawn" if found.withdrawn else "the tip is not withdrawn any more")
+    if found.feedback != left.feedback:
+        changed.append(f"feedback is {'on' if found.feedback else 'off'}")
+    for name, want, have, tolerance, unit in (
+        ("bias", left.bias_v, found.bias_v, limits.bias_tolerance, "V"),
+        (
+            "setpoint",
+            left.setpoint_a,
+            found.setpoint_a,
+            limits.setpoint_tolerance * abs(left.setpoint_a),
+            "A",
+        ),
+    ):
+        if not abs(have - want) <= tolerance:
+            changed.append(changed_value(name, have, want, unit))
+    if found.scanning and not left.scanning:
+        changed.append("a scan runs")
+    if found.sweeping and not left.sweeping:
+        changed.append("a sweep runs")
+    return changed
+
+
+def changed_value(name: str, have: float, want: float, unit: str) -> str:
+    """A value that is another than it was, in words."""
+    return f"{name} is {format_quantity(have, unit, 6)} instead of {format_quantity(want, unit, 6)}"
