@@ -246,3 +246,11 @@ def _track(  # type: ignore[no-untyped-def]  # compiled: the types are those of 
                 seen_out[rest] = rail
             break
     return integral, seen, hit
+
+
+def warm_up() -> None:
+    """Compile the loop, or load it, before an instrument's time runs."""
+    ready = ControllerSettings(proportional_m=1e-12, time_constant_s=1e-4)
+    loop = Loop(ready, 1e-10, 1e3, 1e-8, -1e-9, 1e-9, 1e-6)
+    one = np.ones(1)
+    follow(loop, LoopState(), Profile(0.0 * one, -20.0 * one, 2e10 * one, -one), 0.0 * one, 0.0, 1e-3)

@@ -5,8 +5,9 @@ Changed only under the world's lock.  The two doors write here; the world, its m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from sim_hardware.electronics import ElectronicsSettings
 from sim_hardware.feedback import FeedbackSettings
 
 
@@ -118,6 +119,29 @@ class Controls:
     def gain(self) -> GainRange:
         """The preamplifier's present range."""
         return GAIN_RANGES[self.gain_index]
+
+    def in_range(self, given: ElectronicsSettings) -> ElectronicsSettings:
+        """Preamplifier and noise, given for the usual range, in the present one."""
+        usual, now = GAIN_RANGES[USUAL_RANGE], self.gain
+        if now is usual:
+            return given
+        return replace(
+            given,
+            rail_a=given.rail_a * now.rail_a / usual.rail_a,
+            bandwidth_hz=given.bandwidth_hz * now.bandwidth_hz / usual.bandwidth_hz,
+            noise_a_per_sqrt_hz=given.noise_a_per_sqrt_hz
+            * now.noise_a_per_sqrt_hz
+            / usual.noise_a_per_sqrt_hz,
+        )
+
+    def z_range(self, feedback: FeedbackSettings) -> tuple[float, float]:
+        """Lowest and highest z (m) that the controller may reach: the piezo's, or the user's limits."""
+        if not self.controller.limits_enabled:
+            return feedback.z_low_m, feedback.z_high_m
+        return (
+            max(feedback.z_low_m, self.controller.z_low_m),
+            min(feedback.z_high_m, self.controller.z_high_m),
+        )
 
 
 def usual_controls(feedback: FeedbackSettings, kappa: float) -> Controls:

@@ -332,7 +332,7 @@ class Door:
             ),
             time_s=now,
             drift_m=world.lateral(now),
-            drift_m_s=tuple(float(v) for v in world.drift.velocity(now)),  # type: ignore[arg-type]
+            drift_m_s=tuple(float(v) for v in world.stage.drift.velocity(now)),  # type: ignore[arg-type]
         )
 
     def _true_spectrum(self, message: m.SimSpectrumQuery) -> Message:

@@ -115,7 +115,7 @@ def travel(world: World, activity: Activity, x_m: float, y_m: float, speed_m_s: 
         world.play(activity, path(world, x_m, y_m, duration))
         completed = not s.shorted
     finally:
-        world.scanner.moved(world.clock.now(), s.x_m - start_x, s.y_m - start_y)
+        world.stage.scanner.moved(world.clock.now(), s.x_m - start_x, s.y_m - start_y)
         seconds = world.clock.now() - begin
         if seconds > 0.0:
             world.note(

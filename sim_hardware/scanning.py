@@ -111,7 +111,7 @@ def frame(recipe: Frame, more_channels: bool = False, needs_feedback: bool = Tru
         begin, rng = world.clock.now(), world.noise()
         try:
             for row in rows:
-                _rest_while_paused(world, activity)
+                _between_lines(world, activity)
                 _line(world, activity, raster, row, rng, more_channels)
                 world.may_change_tip(2.0 * recipe.line_time_s, recipe.bias_v, rng)
         finally:
@@ -128,9 +128,12 @@ def frame(recipe: Frame, more_channels: bool = False, needs_feedback: bool = Tru
     return run
 
 
-def _rest_while_paused(world: World, activity: Activity) -> None:
-    """Stay where the tip is until the frame goes on."""
-    while activity.paused.is_set():
+def _between_lines(world: World, activity: Activity) -> None:
+    """Take over what was set meanwhile; stay where the tip is while the frame is paused."""
+    while activity.between or activity.paused.is_set():
+        if activity.between:
+            activity.between.popleft()(world)
+            continue
         world.wait(activity, world.clock.now() + PAUSE_STEP_S)
         if world.clock.stepped:
             activity.interrupt.wait(PAUSE_STEP_S)
@@ -199,7 +202,7 @@ def _trace(world: World, raster: _Raster, row: int, rng: np.random.Generator) ->
     there_and_back = np.concatenate([np.arange(n), np.arange(n)[::-1]])
     offsets = _between(world.offsets(times[[0, n, -1]]), times)
     x, y = x[there_and_back], y[there_and_back]
-    bent = world.scanner.bent(recipe.width_m, n)
+    bent = world.stage.scanner.bent(recipe.width_m, n)
     cos, sin = np.cos(recipe.angle_rad), np.sin(recipe.angle_rad)
     sign = 1.0 if bias >= 0.0 else -1.0
     rise = world.rise(x, y, offsets)

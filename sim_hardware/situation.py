@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,8 @@ class Activity:
     done: threading.Event = field(default_factory=threading.Event)
     paused: threading.Event = field(default_factory=threading.Event)
     """While set, a frame rests before its next line."""
+    between: deque[Callable[[Any], None]] = field(default_factory=deque)
+    """What a frame does with the world before its next line: settings changed from outside meanwhile."""
 
     def stop(self, why: str) -> None:
         """Tell it to end; the first reason stays."""

@@ -22,12 +22,15 @@ from protocols.files.state_directory import (
     default_state_directory,
     publish_endpoints,
 )
-from protocols.files.truth_log import read_truth, truth_path
+from protocols.files.truth_log import TruthEntry, read_truth, truth_path
 from protocols.links.reactor import Waker
 from sim_hardware.clock import Clock, ScaledClock, SteppedClock
+from sim_hardware.controller import warm_up
+from sim_hardware.damage import Crater, crater_at
 from sim_hardware.door import Door
 from sim_hardware.drift import DriftSettings
 from sim_hardware.faults import parse_faults
+from sim_hardware.scanner import PRESETS
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.catalogue import make_surface
 from sim_hardware.surfaces.recorded import RecordedSurface
@@ -65,6 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--drift", type=float, help="factor on the thermal drift (default: 1, for recorded samples 0)"
+    )
+    parser.add_argument(
+        "--distortions",
+        choices=sorted(PRESETS),
+        default="ideal",
+        help="creep, hysteresis, tilt and tip changes of the microscope (default: ideal, none of them)",
     )
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:0", help="the door (port 0: any free one)")
     parser.add_argument(
@@ -156,11 +165,15 @@ def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> t
     path = truth_path(options.state)
     earlier = read_truth(path) if path.exists() else []
     start_s = max((entry.time_s for entry in earlier), default=0.0)
-    tip_changes = max((int(entry.detail.get("tip_changes", 0)) for entry in earlier), default=0)
+    tip_changes, tip_cause = last_tip(earlier)
     clock: Clock = SteppedClock(start_s) if options.stepped else ScaledClock(options.time_scale, start_s)
     pen = TruthPen(path)
-    settings = WorldSettings(drift=drift_settings(options.drift, surface))
-    world = World(surface, clock, pen, options.seed, settings, tip_changes, waker.wake)
+    settings = WorldSettings(
+        drift=drift_settings(options.drift, surface), scanner=PRESETS[options.distortions]
+    )
+    craters = craters_of(earlier, options.seed)
+    world = World(surface, clock, pen, options.seed, settings, tip_changes, waker.wake, tip_cause, craters)
+    warm_up()
     world.note(
         "start",
         pid=os.getpid(),
@@ -174,6 +187,26 @@ def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> t
     if not told or (told[-1].get("sample"), told[-1].get("seed")) != (options.sample, options.seed):
         world.note("ground_truth", **ground_truth(world, options.sample))
     return pen, world
+
+
+def last_tip(earlier: Sequence[TruthEntry]) -> tuple[int, str]:
+    """How often the tip has changed according to the truth log, and what changed it last."""
+    changed = [(int(e.detail.get("tip_changes", 0)), e) for e in earlier]
+    changes = max((count for count, _ in changed), default=0)
+    if changes == 0:
+        return 0, "crash"
+    entry = next(e for count, e in changed if count == changes)
+    known = {"crash": "crash", "pulse": "pulse", "indentation": "indentation"}
+    return changes, known.get(entry.event, str(entry.detail.get("cause", "spontaneous")))
+
+
+def craters_of(earlier: Sequence[TruthEntry], seed: int) -> tuple[Crater, ...]:
+    """What earlier crashes left on the surface."""
+    crashes = [entry.detail for entry in earlier if entry.event == "crash" and "sample_x_m" in entry.detail]
+    return tuple(
+        crater_at(float(where["sample_x_m"]), float(where["sample_y_m"]), seed, number)
+        for number, where in enumerate(crashes)
+    )
 
 
 def drift_settings(factor: float | None, surface: Surface) -> DriftSettings:

@@ -28,17 +28,18 @@ from protocols.messages.data import InstrumentState
 from protocols.messages.recipes import LockIn
 from sim_hardware.clock import Clock
 from sim_hardware.controller import Loop, rest
-from sim_hardware.controls import GAIN_RANGES, USUAL_RANGE, Controls, usual_controls
-from sim_hardware.damage import Crater, crater_at, total_relief
-from sim_hardware.drift import DriftSettings, ThermalDrift
+from sim_hardware.controls import Controls, usual_controls
+from sim_hardware.damage import Crater
+from sim_hardware.drift import DriftSettings
 from sim_hardware.electronics import ElectronicsSettings, measurement_noise
 from sim_hardware.feedback import FeedbackSettings
-from sim_hardware.junction import Junction, Profile, RaisedJunction
-from sim_hardware.scanner import IDEAL, Scanner, ScannerSettings
+from sim_hardware.junction import Junction, Profile
+from sim_hardware.scanner import IDEAL, ScannerSettings
 from sim_hardware.situation import Activity, InterruptedActivityError, Situation
+from sim_hardware.stage import Stage
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.recorded import RecordedSurface
-from sim_hardware.tip import Tip, tip_after
+from sim_hardware.tip import tip_after
 from sim_hardware.trajectory import Instant, Trajectory
 from sim_hardware.truth import TruthPen
 
@@ -91,15 +92,13 @@ class World:
         self.seed = seed
         self.on_change = on_change
         """Called from any thread when an activity progressed or ended; must return at once."""
-        self.craters = craters
-        self.junction = self._make_junction(tip_after(seed, tip_changes, tip_cause))
-        self.drift = ThermalDrift(self.settings.drift, seed)
-        self.scanner = Scanner(self.settings.scanner)
+        tip = tip_after(seed, tip_changes, tip_cause)
+        given = self.settings
+        self.stage = Stage(surface, seed, given.drift, given.scanner, given.work_function_ev, tip, craters)
         self.controls: Controls = usual_controls(self.settings.feedback, self.junction.kappa)
         self.situation = Situation(z_m=self.settings.feedback.z_high_m, since_s=clock.now())
         self.lock = threading.RLock()
         self.job_id = ""
-        self._coarse_m = np.zeros(3)
         self._job_counts = 0
         self._strays = 0
         self._live: Trajectory | None = None
@@ -305,48 +304,45 @@ class World:
     def recede(self, metres: float) -> None:
         """The surface goes away from the tip by so much (a fault on demand)."""
         with self.lock:
-            self._coarse_m[2] += metres
+            self.stage.move_coarsely(0.0, 0.0, metres)
 
     def coarse(self, dx_m: float, dy_m: float, dz_m: float) -> None:
         """The coarse motor has moved the tip over the sample by so much (z positive: away from it)."""
         with self.lock:
             self.advance()
-            self._coarse_m += np.array([dx_m, dy_m, dz_m])
+            self.stage.move_coarsely(dx_m, dy_m, dz_m)
             s = self.situation
-            if not (s.withdrawn or s.retracting) and (dz_m < 0.0 or dx_m != 0.0 or dy_m != 0.0):
+            if s.feedback and not s.withdrawn and s.z_m < self.z_range()[1]:
                 self._crash("coarse motor moved while tunneling")
-            self.advance()
+            elif not (s.withdrawn or s.retracting):
+                profile, rise = self._here(self.clock.now())
+                if s.z_m <= float(profile.contact_m[0]) + rise:
+                    self._crash("coarse motor into contact")
+
+    def crash_now(self, cause: str) -> None:
+        """The tip crashes (a fault on demand)."""
+        with self.lock:
+            self._freeze(self.clock.now())
+            self._crash(cause)
+            activity = self._current
+            if activity is not None and activity.kind != "frame":
+                activity.stop("crash")
 
     @property
-    def coarse_position_m(self) -> tuple[float, float, float]:
-        """Where the coarse motor has brought the tip, from where it began."""
-        x, y, z = (float(v) for v in self._coarse_m)
-        return x, y, z
+    def junction(self) -> Junction:
+        """The tip over the surface, as it is now."""
+        return self.stage.junction
 
     # -- the electronics as they are set ---------------------------------------------------------------------
 
     @property
     def electronics(self) -> ElectronicsSettings:
         """Preamplifier and noise in the present range of gain."""
-        usual, now = GAIN_RANGES[USUAL_RANGE], self.controls.gain
-        if now is usual:
-            return self.settings.electronics
-        given = self.settings.electronics
-        return replace(
-            given,
-            rail_a=given.rail_a * now.rail_a / usual.rail_a,
-            bandwidth_hz=given.bandwidth_hz * now.bandwidth_hz / usual.bandwidth_hz,
-            noise_a_per_sqrt_hz=given.noise_a_per_sqrt_hz
-            * now.noise_a_per_sqrt_hz
-            / usual.noise_a_per_sqrt_hz,
-        )
+        return self.controls.in_range(self.settings.electronics)
 
     def z_range(self) -> tuple[float, float]:
         """Lowest and highest z (m) that the controller may reach: the piezo's, or the user's limits."""
-        feedback, wanted = self.settings.feedback, self.controls.controller
-        if not wanted.limits_enabled:
-            return feedback.z_low_m, feedback.z_high_m
-        return max(feedback.z_low_m, wanted.z_low_m), min(feedback.z_high_m, wanted.z_high_m)
+        return self.controls.z_range(self.settings.feedback)
 
     def loop(self, noisy: bool = False) -> Loop:
         """The Z-controller with its surroundings."""
@@ -370,18 +366,7 @@ class World:
     def rise(self, x_m: Floats, y_m: Floats, offsets_m: Floats) -> Floats:
         """Height (m) of the surface's origin in piezo coordinates under tip positions (n,): drift and what
         the tilt compensation leaves of the tilt; ``offsets_m`` (n, 3) as ``offsets`` gives them."""
-        slope, taken = self.settings.scanner.slope, self.controls.slope
-        along = (slope[0] - taken[0]) * x_m + (slope[1] - taken[1]) * y_m
-        return np.asarray(offsets_m[:, 2] + along)
-
-    def crash_now(self, cause: str) -> None:
-        """The tip crashes (a fault on demand)."""
-        with self.lock:
-            self._freeze(self.clock.now())
-            self._crash(cause)
-            activity = self._current
-            if activity is not None and activity.kind != "frame":
-                activity.stop("crash")
+        return self.stage.rise(x_m, y_m, offsets_m, self.controls.slope)
 
     # -- for activities --------------------------------------------------------------------------------------
 
@@ -442,20 +427,12 @@ class World:
 
     def offsets(self, times_s: Floats) -> Floats:
         """The same at several times: (n, 3).  Drift less its compensation, coarse motor, creep."""
-        offsets = self.drift.offset(times_s) - self._coarse_m
-        compensation = self.controls.drift
-        if compensation.on or any(compensation.offset_m):
-            offsets = offsets - np.array([compensation.at(float(t)) for t in times_s])
-        if self.settings.scanner.creep is not None:
-            offsets[:, :2] -= self.scanner.creep(times_s)
-        return np.asarray(offsets)
+        return self.stage.offsets(times_s, self.controls.drift)
 
     def change_tip(self, cause: str) -> int:
         """The tip changes because of ``cause`` (a key of ``tip.BETTER``); returns how often it has."""
         with self.lock:
-            changes = self.junction.tip.changes + 1
-            self.junction = self._make_junction(tip_after(self.seed, changes, cause))
-            return changes
+            return self.stage.change_tip(cause)
 
     def may_change_tip(self, seconds: float, bias_v: float, rng: np.random.Generator) -> int:
         """So much time has passed in tunneling: perhaps the tip has changed by itself; how often it then has,
@@ -534,13 +511,6 @@ class World:
         profile, rise = self._here(now)
         return sign * float(profile.current(np.array([s.z_m - rise]), rail)[0])
 
-    def _make_junction(self, tip: Tip) -> Junction:
-        inner = self.surface.junction(tip, self.settings.work_function_ev)
-        if not self.craters:
-            return inner
-        craters = self.craters
-        return RaisedJunction(inner, lambda x, y: total_relief(craters, x, y))
-
     def _safe_tip_armed(self) -> bool:
         return self.controls.safe_tip.on and not self.controls.safe_tip.tripped
 
@@ -583,9 +553,7 @@ class World:
         s.crashed = s.shorted = True
         dx, dy, _ = self.lateral(self.clock.now())
         x, y = s.x_m - dx, s.y_m - dy
-        if self.recorded is None:
-            self.craters += (crater_at(x, y, self.seed, len(self.craters)),)
-        changes = self.change_tip("crash")
+        changes = self.stage.crash(x, y, leaves_crater=self.recorded is None)
         self.note("crash", cause=cause, sample_x_m=x, sample_y_m=y, z_m=s.z_m, tip_changes=changes)
         if self._safe_tip_armed() and self._over_threshold(self.electronics.rail_a):
             self._trip()

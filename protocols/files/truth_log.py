@@ -39,6 +39,11 @@ EVENTS = frozenset(
         "withdrawn",  # the tip has arrived at the withdrawn position
         "crash",
         "lost_surface",
+        "tip_change",  # by itself: detail: cause, tip_changes
+        "safe_tip",  # SafeTip withdrew: detail: threshold
+        "z",  # Z arrived where it was told to go, with the controller off
+        "motor",  # steps of the coarse motor: detail: axis, steps, of
+        "approached",  # the automatic approach found the surface: detail: cycles
         "client_lost",
         "fault",
         "exit",

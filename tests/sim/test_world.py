@@ -12,12 +12,14 @@ from simulated import Bench, Flat, until
 
 from protocols.errors import DriverError
 from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
-from sim_hardware import motions
+from sim_hardware import approach, motions
 from sim_hardware.clock import ScaledClock
 from sim_hardware.drift import NO_DRIFT, DriftSettings
 from sim_hardware.electronics import ElectronicsSettings
 from sim_hardware.feedback import FeedbackSettings
+from sim_hardware.physics.distortions import CreepSettings
 from sim_hardware.physics.lockin import broadened
+from sim_hardware.scanner import ScannerSettings
 from sim_hardware.scanning import frame
 from sim_hardware.surfaces.vacancy import STEP_HEIGHT_M, VacancySurface
 from sim_hardware.sweeping import sweep
@@ -193,7 +195,7 @@ def test_polarity_changes_safely_while_withdrawn_or_held(bench: Make) -> None:
 def test_vertical_drift_with_the_controller_off_ends_in_a_crash(bench: Make) -> None:
     """Held above a surface that rises by 1 nm the tip touches it; held above one at rest it does not."""
     one = bench(Flat(), drift=DriftSettings(0.0, 1e-12, 0.0))
-    rises = one.world.drift.constant_m_s[2] > 0
+    rises = one.world.stage.drift.constant_m_s[2] > 0
     one.engage(1.0)
     one.world.set_feedback(False)
     one.do("settle", motions.settle(3000.0))
@@ -424,3 +426,78 @@ def test_withdrawals_from_many_threads(bench: Make) -> None:
     moved = [entry.detail["moved"] for entry in one.events("retraction")]
     assert moved.count(True) == 1
     assert len(moved) == 8
+
+
+def test_safe_tip_withdraws_by_itself_and_only_if_armed(bench: Make) -> None:
+    """At a setpoint above the threshold an armed SafeTip withdraws the tip without being asked and the truth
+    log says so; without SafeTip the tip stays."""
+    one = bench(Flat(), drift=NO_DRIFT)
+    one.engage(1.0, 100e-12)
+    one.world.controls.safe_tip.threshold_a = 1e-9
+    one.world.set_setpoint(2e-9)
+    one.do("settle", motions.settle(0.2))
+    assert one.world.state().feedback
+    one.world.set_setpoint(100e-12)
+    one.do("settle", motions.settle(0.2))
+    one.world.controls.safe_tip.on = True
+    one.world.set_setpoint(2e-9)
+    one.do("settle", motions.settle(0.2))
+    one.do("settle", motions.settle(0.2))
+    assert one.world.state().withdrawn
+    assert len(one.events("safe_tip")) == 1
+    assert not one.world.state().crashed
+
+
+def test_wrong_sign_of_the_controller_runs_into_the_surface(bench: Make) -> None:
+    """With the sign of P turned the loop drives the tip away from its setpoint, into the surface or to the
+    end of its range, and never holds the setpoint."""
+    one = bench(Flat(), drift=NO_DRIFT)
+    one.engage(1.0, 100e-12)
+    controller = one.world.controls.controller
+    controller.proportional_m = -controller.proportional_m
+    one.world.set_setpoint(105e-12)
+    one.do("settle", motions.settle(1.0))
+    state = one.world.state()
+    assert state.crashed or abs(state.current_a) < 50e-12
+
+
+def test_crash_leaves_a_crater_where_it_happened(bench: Make) -> None:
+    """After a crash the relief under the place has changed by at least 0.2 nm, and far away not at all."""
+    one = bench(Flat(), drift=NO_DRIFT)
+    one.engage(1.0, 100e-12)
+    x, y = np.array([0.0, 20e-9]), np.zeros(2)
+    before = one.world.junction.contact(x, y)
+    one.world.crash_now("a test")
+    sharp_before = before.max()
+    after = one.world.stage.craters[0].relief(x, y)
+    assert sharp_before == before.min()
+    assert after[0] < -0.2e-9
+    assert abs(after[1]) < 1e-15
+    assert one.world.state().crashed
+
+
+def test_coarse_motor_and_approach_find_the_surface_again(bench: Make) -> None:
+    """With the sample 0.9 um farther than Z can reach, the automatic approach steps the motor until the
+    setpoint flows, and no crash happens."""
+    one = bench(Flat(), drift=NO_DRIFT)
+    one.do("ramp", motions.ramp(1.0, 10.0))
+    one.world.set_setpoint(100e-12)
+    one.world.recede(0.9e-6)
+    one.do("approach", approach.auto_approach(steps_per_cycle=4))
+    state = one.world.state()
+    assert state.feedback
+    assert np.isclose(abs(state.current_a), 100e-12, rtol=0.05, atol=0)
+    assert one.world.controls.coarse_steps[2] < 0
+    assert not one.events("crash")
+
+
+def test_creep_goes_on_after_a_move_as_its_closed_form(bench: Make) -> None:
+    """After a move of 200 nm the tip creeps on by gamma ln(1 + t / t0) of it, to 1e-6 of the move."""
+    one = bench(Flat(), drift=NO_DRIFT, scanner=ScannerSettings(creep=CreepSettings(0.01, 0.1)))
+    one.engage(1.0, 100e-12)
+    one.do("move", motions.move(200e-9, 0.0, 1e-6))
+    moved = one.world.clock.now()
+    for wait in (0.5, 5.0):
+        expected = -200e-9 * 0.01 * np.log1p(wait / 0.1)
+        offset = one.world.offsets(np.array([moved + wait]))[0, 0]
+        assert np.isclose(offset, expected, rtol=0, atol=200e-9 * 1e-6)
