@@ -34,8 +34,10 @@ from sim_hardware.scanner import PRESETS
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.catalogue import make_surface
 from sim_hardware.surfaces.recorded import RecordedSurface
+from sim_hardware.surfaces.recording import Recorded
+from sim_hardware.tip_at_surface import WorldSettings
 from sim_hardware.truth import TruthPen
-from sim_hardware.world import World, WorldSettings
+from sim_hardware.world import World
 
 SWITCH_INTERVAL_S = 0.5e-3
 """How long one thread may keep the interpreter from another: bounds the latency of a withdrawal."""
@@ -215,7 +217,7 @@ def drift_settings(factor: float | None, surface: Surface) -> DriftSettings:
     Raises:
         ConfigError: a negative or absurd factor.
     """
-    share = factor if factor is not None else 0.0 if isinstance(surface, RecordedSurface) else 1.0
+    share = factor if factor is not None else 0.0 if isinstance(surface, Recorded) else 1.0
     if not 0.0 <= share <= 1000.0:
         raise ConfigError(f"a drift factor of {share:g} is outside 0 to 1000.")
     usual = DriftSettings()
@@ -243,8 +245,8 @@ def ground_truth(world: World, sample: str) -> dict[str, object]:
             for o in world.surface.objects
         ],
     }
-    if world.recorded is not None:
-        grid = world.recorded.grid
+    if isinstance(world.surface, RecordedSurface):
+        grid = world.surface.grid
         ny, nx = grid.shape
         found["grid"] = {
             "file": grid.path.name,

@@ -14,8 +14,9 @@ from protocols.files.state_directory import read_endpoints
 from protocols.messages.recipes import LockIn, SpectrumRecipe
 from sim_hardware.clock import Clock, SteppedClock
 from sim_hardware.surfaces.base import Surface
+from sim_hardware.tip_at_surface import WorldSettings
 from sim_hardware.truth import TruthPen
-from sim_hardware.world import World, WorldSettings
+from sim_hardware.world import World
 
 
 @pytest.fixture
