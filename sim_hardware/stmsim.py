@@ -24,12 +24,15 @@ from protocols.files.state_directory import (
 )
 from protocols.files.truth_log import TruthEntry, read_truth, truth_path
 from protocols.links.reactor import Waker
+from protocols.nanonis.commands import KNOWN_RELEASES, RELEASE
 from sim_hardware.clock import Clock, ScaledClock, SteppedClock
 from sim_hardware.controller import warm_up
 from sim_hardware.damage import Crater, crater_at
 from sim_hardware.door import Door
 from sim_hardware.drift import DriftSettings
 from sim_hardware.faults import parse_faults
+from sim_hardware.nanonis.door import NanonisDoor, session_path
+from sim_hardware.nanonis.server import parse_ports
 from sim_hardware.scanner import PRESETS
 from sim_hardware.surfaces.base import Surface
 from sim_hardware.surfaces.catalogue import make_surface
@@ -78,6 +81,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="creep, hysteresis, tilt and tip changes of the microscope (default: ideal, none of them)",
     )
     parser.add_argument("--endpoint", default="tcp://127.0.0.1:0", help="the door (port 0: any free one)")
+    parser.add_argument(
+        "--nanonis-ports",
+        default="",
+        help="open the Nanonis door too, on these ports of this machine: 6501-6504, or 0,0,0,0 for any free ones",
+    )
+    parser.add_argument(
+        "--nanonis-release",
+        type=int,
+        choices=KNOWN_RELEASES,
+        default=RELEASE,
+        help="release of the Nanonis software whose layouts that door speaks (default: the newest)",
+    )
     parser.add_argument(
         "--faults",
         default="",
@@ -128,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
     waker = Waker()
     pen, world = make_world(options, surface, waker)
     door: Door | None = None
+    nanonis: NanonisDoor | None = None
     ended = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -138,23 +154,45 @@ def run(options: argparse.Namespace) -> None:
         door = Door(world, options.endpoint, options.seed, truth_path(options.state), waker)
         for fault in faults:
             door.faults.plan(fault, 0.0)
+        nanonis = open_nanonis(options, world)
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, end)
         raise_priority()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         world.start()
-        publish_endpoints(options.state, "sim", door=door.server.endpoint, sample=options.sample)
-        log.info("open", door=door.server.endpoint, sample=options.sample, seed=options.seed)
+        ports = list(nanonis.ports) if nanonis is not None else []
+        if nanonis is not None:
+            nanonis.start()
+        publish_endpoints(
+            options.state, "sim", door=door.server.endpoint, sample=options.sample, nanonis_ports=ports
+        )
+        log.info("open", door=door.server.endpoint, nanonis=ports, sample=options.sample, seed=options.seed)
         while not ended.is_set():
             door.serve_once()
+        if nanonis is not None:
+            nanonis.close()
         world.close()
         world.note("exit")
     finally:
+        if nanonis is not None:
+            nanonis.close()
         if door is not None:
             door.close()
         pen.close()
         waker.close()
         log.info("closed")
+
+
+def open_nanonis(options: argparse.Namespace, world: World) -> NanonisDoor | None:
+    """The Nanonis door, if it is wanted.
+
+    Raises:
+        ConfigError: its ports make no sense or cannot be had.
+    """
+    if not options.nanonis_ports:
+        return None
+    ports = parse_ports(options.nanonis_ports)
+    return NanonisDoor(world, session_path(options.state), ports, options.nanonis_release)
 
 
 def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> tuple[TruthPen, World]:

@@ -1,0 +1,1 @@
+"""The Nanonis door of the simulated microscope: its TCP programming interface, over the same world."""

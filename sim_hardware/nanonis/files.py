@@ -1,0 +1,101 @@
+"""Where files of measurements go: names with a counter in the session's folder, and what their headers say."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+from pathlib import Path
+
+from protocols.files.nanonis_sxm import SxmController
+from protocols.files.nanonis_text import Setting
+from protocols.messages.data import InstrumentState
+from sim_hardware.nanonis import bias
+from sim_hardware.nanonis.instrument import Instrument
+
+DIGITS = {".sxm": 4, ".dat": 5, ".3ds": 3}
+_UNFIT = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
+LONGEST_NAME = 120
+
+
+def expanded(name: str) -> str:
+    """A base name with the date and time filled in for %Y, %y, %m, %d, %H, %M and %S; what no file may be
+    called becomes an underscore."""
+    now = time.localtime()
+    for code in "YymdHMS":
+        name = name.replace(f"%{code}", time.strftime(f"%{code}", now))
+    return _UNFIT.sub("_", name.replace("%N", ""))[:LONGEST_NAME] or "unnamed"
+
+
+def next_path(lab: Instrument, name: str, suffix: str) -> Path:
+    """The next free file of a base name: name, counter, suffix."""
+    base = expanded(name)
+    with lab.lock:
+        lab.session.mkdir(parents=True, exist_ok=True)
+        taken = [
+            int(found[1])
+            for path in lab.session.glob("*" + suffix)
+            if (found := re.fullmatch(re.escape(base) + r"(\d+)" + re.escape(suffix), path.name))
+        ]
+        number = max([*taken, lab.counters.get(base + suffix, 0)]) + 1
+        lab.counters[base + suffix] = number
+        return lab.session / f"{base}{number:0{DIGITS[suffix]}d}{suffix}"
+
+
+def now() -> datetime:
+    """The wall's time, as files state it."""
+    return datetime.now()
+
+
+def controller(lab: Instrument, state: InstrumentState) -> SxmController:
+    """The Z-controller's row in an image's header."""
+    settings = lab.world.controls.controller
+    return SxmController(
+        name="log Current" if settings.logarithmic else "Current",
+        on=state.feedback,
+        setpoint=state.setpoint_a,
+        p_gain_m=settings.proportional_m,
+        i_gain_m_s=settings.integral_m_s,
+        time_constant_s=settings.time_constant_s,
+    )
+
+
+def module_settings(lab: Instrument, state: InstrumentState) -> dict[str, Setting]:
+    """Lines of the header that every kind of file has."""
+    world = lab.world
+    settings, gain = world.controls.controller, world.controls.gain
+    ranges = lab.setting("Piezo.Range")
+    found: dict[str, Setting] = {
+        "Bias>Bias (V)": float(bias.shown(lab, state.bias_v)),
+        "Bias>Calibration (V/V)": lab.setting("Bias.Calibr")["calibration"],
+        "Bias>Offset (V)": lab.setting("Bias.Calibr")["offset"],
+        "Current>Current (A)": state.current_a,
+        "Current>Calibration (A/V)": 1.0 / gain.gain_v_per_a,
+        "Current>Gain": gain.name,
+        "Piezo Configuration>Range X (m)": ranges["range_x_m"],
+        "Piezo Configuration>Range Y (m)": ranges["range_y_m"],
+        "Piezo Configuration>Range Z (m)": ranges["range_z_m"],
+        "Z-Controller>Z (m)": state.z_m,
+        "Z-Controller>Controller name": "log Current" if settings.logarithmic else "Current",
+        "Z-Controller>Controller status": "ON" if state.feedback else "OFF",
+        "Z-Controller>Setpoint": state.setpoint_a,
+        "Z-Controller>P gain": settings.proportional_m,
+        "Z-Controller>I gain": settings.integral_m_s,
+        "Z-Controller>Time const (s)": settings.time_constant_s,
+        "Z-Controller>TipLift (m)": settings.tip_lift_m,
+        "Z-Controller>Switch off delay (s)": settings.switch_off_delay_s,
+        "NanonisMain>Session Path": str(lab.session),
+        "NanonisMain>SW Version": f"Tunnelpilot simulated SPM, release {lab.release}",
+        "NanonisMain>UI Release": lab.release,
+        "NanonisMain>RT Release": lab.release,
+        "NanonisMain>RT Frequency (Hz)": lab.setting("Util.RTFreq")["rt_frequency"],
+        "NanonisMain>Signals Oversampling": lab.setting("Util.RTOversampl")["rt_oversampling"],
+    }
+    lockin = world.situation.lockin
+    found["Lock-in>Lock-in status"] = "OFF" if lockin is None else "ON"
+    if lockin is not None:
+        found["Lock-in>Modulated signal"] = "Bias (V)"
+        found["Lock-in>Frequency (Hz)"] = lockin.frequency_hz
+        found["Lock-in>Amplitude"] = lockin.amplitude_v
+        found["Lock-in>Demodulated signal"] = "Current (A)"
+    return found
