@@ -1,0 +1,75 @@
+"""``python -m tests.conformance [PART ...]``: others' clients and readers against our server and files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.conformance import part_nanonistcp, part_official, part_writers
+from tests.conformance.environments import SetUpError, python_of
+from tests.conformance.results import Findings, failures, table
+from tests.conformance.server import ServerError
+
+Run = Callable[[Findings, Path], None]
+
+PARTS: dict[str, tuple[str, Run, str]] = {
+    "writers": ("readers", part_writers.run, "files of our writers, read by nanonispy2 and xarray-nanonis"),
+    "nanonistcp": ("clients", part_nanonistcp.run, "the test suite shipped in nanonisTCP 1.1.5"),
+    "official": ("clients", part_official.run, "methods and examples of nanonis-spm 1.0.9"),
+}
+"""Environment, what to run, and what it is, by name."""
+
+
+def run_part(name: str) -> Findings:
+    """Set the part's environment up and run it; what breaks it is a failed check."""
+    environment, run, _ = PARTS[name]
+    findings = Findings(name)
+    began = time.monotonic()
+    try:
+        python_of(environment)
+        findings.setup_seconds = time.monotonic() - began
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix=f"tp-conf-{name}-") as folder:
+            run(findings, Path(folder))
+    except (SetUpError, ServerError, RuntimeError) as broken:
+        findings.add("the part as a whole", good=False, note=str(broken))
+    findings.seconds = time.monotonic() - began
+    return findings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0 if every check of every part passed."""
+    words = "\n".join(f"  {name:12} {what}" for name, (_, _, what) in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.conformance",
+        description=f"{__doc__}\n\nparts:\n{words}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
+    parser.add_argument("--verbose", action="store_true", help="show every check")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.parts if name not in PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    findings = []
+    for name in options.parts or PARTS:
+        print(f"{name}: {PARTS[name][2]} ...", flush=True)
+        findings.append(run_part(name))
+        for check in findings[-1].checks:
+            if options.verbose or check.excused:
+                state = "passed " if check.good else "excused" if check.excused else "FAILED "
+                print(f"  {state} {check.name}{': ' if check.note else ''}{check.note}")
+        passed, failed, excused = findings[-1].count()
+        print(f"  {passed} passed, {failed} failed, {excused} excused", flush=True)
+    print()
+    if text := failures(findings):
+        print(f"{text}\n")
+    print(table(findings))
+    return 0 if all(part.good for part in findings) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
