@@ -66,7 +66,9 @@ class Panel:
         back = self.read(setting)
         wrong = self._differences(setting, wanted, back)
         if wrong:
-            told = "; ".join(f"{name} was asked to be {want} and is {got}" for name, want, got in wrong)
+            told = "; ".join(
+                f"{name} was asked to be {_text(want)} and is {_text(got)}" for name, want, got in wrong
+            )
             raise DriverError(
                 f"{self.channel.link}: {setting.stem} was not taken as it was asked for: {told}.",
                 "Ask for what the electronics can do, or see who else sets it.",
@@ -118,3 +120,10 @@ def same(code: str, asked: Any, got: Any, tolerance: float = ROUNDING) -> bool:
     if isinstance(asked, np.ndarray | list | tuple) and isinstance(got, np.ndarray | list | tuple):
         return list(asked) == list(got)
     return bool(asked == got)
+
+
+def _text(value: Any) -> str:
+    """A value for errors: numbers as precise as float32 is."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return f"[{', '.join(_text(item) for item in value)}]"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ that sweep and not the run, so SafeTip rests meanwhile; the controller holds Z t
 
 from __future__ import annotations
 
-from actors.gateway.drivers.nanonis.panel import Panel, Setting
+from actors.gateway.drivers.nanonis.panel import Panel, Setting, same
 from protocols.files.quantities import format_quantity
 
 ON_OFF = Setting("SafeTip.OnOff")
@@ -41,7 +41,7 @@ class FastTrip:
         self._trip_a = trip_a
         threshold = min(max(trip_a, SETPOINTS * abs(setpoint_a)), BELOW_RAIL * self._rail_a)
         found = panel.read(PROPS)
-        lower = 0.0 < found["threshold"] < threshold and found["threshold"] != self._threshold_a
+        lower = 0.0 < found["threshold"] < threshold and not same("f", self._threshold_a, found["threshold"])
         if lower and panel.read(ON_OFF)["status"]:
             threshold = float(found["threshold"])  # the laboratory's own, and stricter
         panel.ensure(PROPS, auto_recovery=False, threshold=threshold)
