@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from rich.table import Table
 
 from actors.console.commands_campaign import minutes
 from actors.console.evaluation import Evaluation
 from actors.console.output import pairs, stdout, table
+from actors.journal.auxiliary import waited_s
 from actors.journal.reader import Measurement, RunSummary
 from actors.journal.run_data import RunData, WindowData
 from actors.journal.wording import scalar_words, si
@@ -61,6 +63,8 @@ def run_document(run: RunData, evaluation: Evaluation | None, directory: Path) -
         "best": best_document(run, run.best),
         "figures": dict(run.conclusion.figures) if run.conclusion is not None else {},
         "time_shares": run.time_shares(),
+        "auxiliary": [msgspec.to_builtins(a) for a in run.auxiliary],
+        "waited_s": waited_s(run.states),
         "truth": msgspec.to_builtins(evaluation) if evaluation is not None else None,
     }
 
@@ -139,6 +143,23 @@ def figure_rows(run: RunData, evaluation: Evaluation | None) -> list[tuple[str, 
     return rows
 
 
+def _auxiliary_table(run: RunData) -> Table:
+    rows = [
+        (
+            a.instrument,
+            q.quantity,
+            str(q.readings),
+            *(si(v, q.unit) for v in (q.last, q.minimum, q.maximum, q.mean)),
+        )
+        for a in run.auxiliary
+        for q in a.quantities
+    ]
+    waited = waited_s(run.states)
+    title = "Auxiliary instruments" + (f" (the run waited for them {minutes(waited)})" if waited else "")
+    titles = ("instrument", "quantity", "readings", "last", "smallest", "largest", "mean")
+    return table(title, titles, rows, ("readings",))
+
+
 def _target_rows(
     distance: float | None, inside: bool | None, centre: float | None, decoys: int
 ) -> list[tuple[str, str]]:
@@ -189,6 +210,8 @@ def print_run(run: RunData, evaluation: Evaluation | None, directory: Path) -> N
     ]
     titles = ("window", "width", "centre", "count", "best", "chosen because", "closed because")
     console.print(table("Windows", titles, windows))
+    if run.auxiliary:
+        console.print(_auxiliary_table(run))
     for record in run.faults[-5:]:
         if isinstance(record.body, Fault):
             console.print(

@@ -63,6 +63,8 @@ def print_status(status: DaemonStatus) -> None:
         if status.current.latest:
             console.print(points_table(status.current.latest))
     console.print(_gateway(status))
+    if status.auxiliary:
+        console.print(_auxiliary(status))
     rows = [(a.name, a.state, str(a.pid or ""), str(a.restarts), a.last_fault) for a in status.actors]
     console.print(
         table("Actors", ("name", "state", "pid", "restarts", "last fault"), rows, ("pid", "restarts"))
@@ -155,6 +157,20 @@ def point_words(point: PointSummary) -> str:
 def _drift(run: RunProgress) -> str:
     speed = math.hypot(run.drift_x_m_s, run.drift_y_m_s)
     return format_quantity(speed, "m/s", 3) if speed else "none measured"
+
+
+def _auxiliary(status: DaemonStatus) -> Table:
+    rows = []
+    for health in status.auxiliary:
+        last = health.last
+        values = [f"{v.quantity} {format_quantity(v.value, v.unit)}" for v in last.values] if last else []
+        age = f"{time.time() - last.wall_s:.0f} s ago" if last else ""
+        note = health.reason or (last.note if last else "")
+        port = health.port or "not found yet"
+        counts = f"{health.readings} read, {health.failures} failed"
+        rows.append((health.name, health.model, port, health.state, ", ".join(values), age, counts, note))
+    titles = ("auxiliary", "model", "port", "state", "reading", "when", "count", "note")
+    return table("Auxiliary instruments", titles, rows)
 
 
 def _gateway(status: DaemonStatus) -> Table:

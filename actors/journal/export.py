@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.journal.auxiliary import auxiliary_rows
 from actors.journal.reader import JournalReader, Measurement
 from actors.journal.run_data import RunData, load
 from actors.journal.wording import scalar_name, scalar_words
@@ -41,6 +42,7 @@ def export_run(reader: JournalReader, directory: Path) -> list[Path]:
     written.append(_npz(directory / "spectra.npz", _spectra_arrays(run)))
     written.append(_npz(directory / "frames.npz", _frame_arrays(reader)))
     written.append(_npz(directory / "maps.npz", _map_arrays(run)))
+    written.append(_auxiliary(reader, directory / "auxiliary.csv"))
     written.append(_events(reader.records(), directory / "events.csv"))
     campaign = directory / "campaign.toml"
     write_durably(campaign, run.started.campaign_text.encode())
@@ -138,9 +140,17 @@ def _spectrum(m: Measurement, path: Path) -> Path:
     return _csv(path, head, np.stack(columns, axis=1).tolist())
 
 
+def _auxiliary(reader: JournalReader, path: Path) -> Path:
+    """One row per value."""
+    return _csv(path, ["wall_s", "instrument", "quantity", "value", "unit", "note"], auxiliary_rows(reader))
+
+
 def _events(records: Iterable[StoredRecord], path: Path) -> Path:
     """Everything in the journal that is no array: one line each."""
-    silent = {"SpectrumTaken", "FrameTaken", "ModelState", "PredictedMap", "RunStarted"}
+    silent = {
+        *("SpectrumTaken", "FrameTaken", "ModelState", "PredictedMap", "RunStarted"),
+        "AuxiliaryReading",  # in auxiliary.csv
+    }
     rows = (
         [r.seq, r.wall_s, r.actor, type(r.body).__name__, to_jsonable(r.body)]
         for r in records
@@ -236,6 +246,8 @@ frames.npz     JOB.CHANNEL_UNIT.BIAS: (2, lines, pixels), first axis forward, ba
 maps.npz       windowN.mean, windowN.std at the candidates windowN.x_m, windowN.y_m:
                predictions, not measurements.
 decisions.csv  Why each point was chosen: what the model saw, expected and preferred.
+auxiliary.csv  Readings of the instruments beside the microscope: one value per row, wall_s is
+               Unix time.
 events.csv     Everything else in the journal, one line each; content is JSON.
 campaign.toml  The campaign as it was given.
 """

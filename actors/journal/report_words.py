@@ -13,7 +13,7 @@ from protocols.messages.records import (
     StoredRecord,
 )
 
-HOLDS = frozenset({"held", "paused"})
+HOLDS = frozenset({"held", "paused", "waiting"})
 """Run states that count as holds."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from actors.journal.auxiliary import AuxiliaryData, auxiliary_data
 from actors.journal.reader import JournalReader, Measurement, RunSummary
 from actors.journal.wording import scalar_unit
 from protocols.messages.data import SweepData
@@ -80,6 +81,8 @@ class RunData:
     jobs_done: tuple[JobDone, ...]
     unit: str
     """SI unit of the scalar."""
+    auxiliary: tuple[AuxiliaryData, ...] = ()
+    """Instruments beside the microscope: who they are, and their readings in figures."""
 
     @property
     def sign(self) -> int:
@@ -175,6 +178,7 @@ def load(reader: JournalReader) -> RunData:
         drift=tuple(reader.records(kinds=(DriftMeasured,))),
         frames=frames,
         jobs_done=tuple(reader.bodies(JobDone)),
+        auxiliary=auxiliary_data(reader),
         unit=scalar_unit(started.campaign.scalar, _channel_unit(spectra, started.campaign.scalar.channel)),
     )
 

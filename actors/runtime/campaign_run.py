@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 
 from actors.journal.reader import JournalReader
-from actors.runtime.engaging import LEASE_S, Engaging, HoldError, TryAgainError
+from actors.runtime.auxiliary import GO_ON, AuxiliaryWatch, Verdict
+from actors.runtime.engaging import BY_ITSELF, LEASE_S, Engaging, HoldError, TryAgainError
 from actors.runtime.instrument_clock import instrument_time_s
 from actors.runtime.job_desk import NEVER_ARRIVED, Outcome
 from actors.runtime.ledger import RunLedger, split_job_id
@@ -74,6 +75,11 @@ class CampaignRun:
         self._duty_s = time.monotonic()
         self._again = RestartBudget(AGAIN)
         self._changing: asyncio.Task[None] | None = None
+        self.auxiliary: AuxiliaryWatch | None = None
+        """Instruments beside the microscope, if the campaign has any."""
+        self._parked_before = ("", "")
+        """Cause and reason of the last park when the run began to wait for one of them."""
+        self._wait_alarm = ""
         self._out = asyncio.Event()
         """The loop is over: nothing that it began goes on."""
 
@@ -134,6 +140,7 @@ class CampaignRun:
         structlog.contextvars.bind_contextvars(run=self.run)
         self._changing = asyncio.create_task(self._carry_out_changes(), name="changes of state")
         training = asyncio.create_task(self._train(), name="train")
+        watching = self._watch_auxiliary()
         try:
             while not self.control.final:
                 await self._step()
@@ -141,9 +148,10 @@ class CampaignRun:
             await self._changing
         finally:
             self.ended_s = time.monotonic()
-            for task in (training, self._changing):
+            tasks = [training, self._changing, *([watching] if watching is not None else [])]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(training, self._changing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.reader.close()
 
     async def _step(self) -> None:
@@ -155,11 +163,15 @@ class CampaignRun:
             match self.control.state:
                 case "starting":
                     await watched(self._bring_up(), self.beat)
+                    if self.auxiliary is not None:
+                        await watched(self.auxiliary.first_look(), self.beat)
                     self.control.feed("ready", "the microscope is ready")
                 case "engaging":
                     await self._engage()
                 case "running" | "pausing":
                     await self._measure()
+                case "waiting":
+                    await self._wait()
                 case _:
                     await first_of(set(), self.control.changed)
         except TryAgainError as again:
@@ -186,6 +198,8 @@ class CampaignRun:
         await self.site.ensure_world(self.ledger.started)
 
     async def _engage(self) -> None:
+        if self._must_wait():
+            return
         self.activity = "engaging"
         await watched(self._bring_up(), self.beat)
         allowed, again = self.allowed, False
@@ -199,6 +213,64 @@ class CampaignRun:
         self._engaged_s = time.monotonic()
         self.activity = ""
         self.control.feed("engaged", "the tip is at the surface")
+
+    # ---- waiting for an auxiliary instrument ----
+
+    def _watch_auxiliary(self) -> asyncio.Task[None] | None:
+        """Begin to read the campaign's auxiliary instruments, if it has any."""
+        started = self.ledger.started
+        if started is None or not started.campaign.auxiliary or self.control.final:
+            return None
+        if (process := self.site.auxiliary) is None:
+            return None
+        commit, ring = self.site.desk.journal.commit, self.site.ring
+        self.auxiliary = AuxiliaryWatch(self.run, started.campaign, process, commit, ring)
+        return asyncio.create_task(self.auxiliary.main(), name="auxiliary instruments")
+
+    def _verdict(self) -> Verdict:
+        return self.auxiliary.verdict() if self.auxiliary is not None else GO_ON
+
+    def _must_wait(self) -> bool:
+        """Look at the auxiliary instruments; begin to wait if one of them says so."""
+        verdict = self._verdict()
+        if not verdict.holds:
+            return False
+        self._parked_before, self._wait_alarm = self._last_park(), ""
+        if verdict.alarm:
+            self._call_for_help(verdict)
+        else:
+            self.control.feed("wait", f"waits: {verdict.reason}")
+        return True
+
+    def _call_for_help(self, verdict: Verdict) -> None:
+        self._wait_alarm = verdict.reason
+        self.alarms = (*self.alarms[-9:], verdict.reason)
+        self.control.feed("wait-alarm", f"waits: {verdict.reason}")
+
+    async def _wait(self) -> None:
+        """Withdrawn, if so wanted, until every auxiliary instrument is content."""
+        verdict = self._verdict()
+        if not verdict.holds:
+            self.activity = ""
+            self.alarms = tuple(a for a in self.alarms if a != self._wait_alarm)
+            if self._parked_before != (now := self._last_park()) and now[0] not in BY_ITSELF:
+                self.allowed = False  # a person or the gateway has parked it meanwhile: that is not undone
+            self.control.feed("wait-over", "the auxiliary instruments are as they should be")
+            return
+        self.activity = f"waiting: {verdict.reason}"
+        if verdict.alarm and not self._wait_alarm:
+            self._call_for_help(verdict)
+        if verdict.withdraw and self.site.tip.held:
+            self._engaged_s = math.inf  # this park is ours
+            self._engaging.place_lost = True
+            await watched(self._park(), self.beat)
+        await first_of(set(), self.control.changed)
+
+    def _last_park(self) -> tuple[str, str]:
+        status = self.site.tip.status
+        return ("", "") if status is None else (status.last_park_cause, status.last_park_reason)
+
+    # ---- measuring ----
 
     async def _measure(self) -> None:
         if self.control.state == "pausing":
@@ -312,12 +384,14 @@ class CampaignRun:
         if self._frame_under_way or (loop is not None and loop.waiting["measuring"]):
             self.busy_s += now - self._duty_s
         self._duty_s = now
+        if self.control.state == "running":
+            self._must_wait()
         if status is None:
             return
         ranges = tuple(a for a in status.alarms if a.startswith(RANGE_ALARMS))
         if ranges and self.control.state in ("running", "pausing"):
             self.hold(f"near the end of a range: {'; '.join(ranges)}")
-        if self.control.state in ("running", "pausing", "paused", "held"):
+        if self.control.state in ("running", "pausing", "paused", "held", "waiting"):
             parked = status.park != ENGAGED and self.site.tip.asked_s > self._engaged_s
             if parked:
                 self._lost(f"the tip was parked: {status.last_park_reason}")

@@ -24,6 +24,7 @@ from actors.runtime.run_starting import versions
 from protocols.errors import RefusedError, TunnelpilotError, UnknownMessageError
 from protocols.files.state_directory import read_endpoints
 from protocols.links.async_server import AsyncCommandServer
+from protocols.messages.auxiliary import AuxiliaryHealth
 from protocols.messages.base import Message
 from protocols.messages.control import Done, WorkerStatus
 from protocols.messages.daemon import (
@@ -220,7 +221,8 @@ class ConsoleService:
         daemon = self._daemon
         worker, worker_fault = await self._worker()
         current = daemon.current
-        run_alarms = current.alarms if current is not None and current.control.state == "held" else ()
+        stands = current is not None and current.control.state in ("held", "waiting")
+        run_alarms = current.alarms if current is not None and stands else ()
         found = await asyncio.to_thread(runs, daemon.state)
         return DaemonStatus(
             pid=os.getpid(),
@@ -241,6 +243,7 @@ class ConsoleService:
             guard_fault=daemon.tip.fault if daemon.tip.status is None else "",
             worker_fault=worker_fault,
             edges=self._edges(),
+            auxiliary=self._auxiliary(),
             alarms=(*daemon.alarms, *run_alarms),
         )
 
@@ -271,6 +274,12 @@ class ConsoleService:
             runs_now = companion.runs
             pid = _pid(daemon.state, name, "pid") if runs_now else 0
             lines.append(process_line(name, pid, runs_now, max(companion.budget.total - 1, 0)))
+        auxiliary = current.auxiliary if (current := daemon.current) is not None else None
+        if auxiliary is not None and not (current is not None and current.control.final):
+            companion, fault = daemon.auxiliary, auxiliary.fault
+            pid = _pid(daemon.state, "auxiliary", "pid") if companion.runs else 0
+            restarts = max(companion.budget.total - 1, 0)
+            lines.append(process_line("auxiliary", pid, companion.runs, restarts, fault))
         guard = daemon.tip.status
         if guard is not None:
             lines.append(process_line("worker", guard.worker_pid, guard.worker_alive))
@@ -284,7 +293,13 @@ class ConsoleService:
             bounds = {"measuring": 2, "planning": 1, "labelling": daemon.current.edge_bound}
             for name, waiting in daemon.current.edges.items():
                 edges.append(EdgeStatistics(edge=f"window loop: {name}", bound=bounds[name], waiting=waiting))
+            if daemon.current.auxiliary is not None:
+                edges += daemon.current.auxiliary.edges
         return tuple(edges)
+
+    def _auxiliary(self) -> tuple[AuxiliaryHealth, ...]:
+        current = self._daemon.current
+        return current.auxiliary.health if current is not None and current.auxiliary is not None else ()
 
 
 def _words(message: Message) -> tuple[str, dict[str, str]]:

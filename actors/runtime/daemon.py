@@ -20,6 +20,7 @@ import structlog
 
 from actors.console.daemon_options import DaemonOptions
 from actors.runtime.actor_pool import CAMPAIGN_ACTORS, ActorPool, ActorSpec
+from actors.runtime.auxiliary import auxiliary_process
 from actors.runtime.campaign_run import CampaignRun
 from actors.runtime.console_service import ConsoleService
 from actors.runtime.job_desk import JobDesk
@@ -72,8 +73,15 @@ class Daemon:
         self.tip = TipOwnership(self.state, "stmd")
         self.desk = JobDesk(self.state, PROCESS)
         self.world = World(self.state, self.pool, options.limits)
+        self.auxiliary: Companion = auxiliary_process(self.state)
         self.site = Site(
-            self.state, self.pool, self.tip, self.desk, self.ring, ensure_world=self._ensure_world
+            self.state,
+            self.pool,
+            self.tip,
+            self.desk,
+            self.ring,
+            ensure_world=self._ensure_world,
+            auxiliary=self.auxiliary,
         )
         self.current: CampaignRun | None = None
         self.alarms: tuple[str, ...] = ()
@@ -184,6 +192,8 @@ class Daemon:
             log.warning("lease not given back", why=str(silent))
         await self.tip.close()
         broken = bool(self.cluster.lost())
+        if self._stop.is_set():
+            await self.auxiliary.stop()
         if self._stop.is_set() and not self.keep_gateway:
             try:
                 async with asyncio.timeout(60.0):
@@ -299,6 +309,7 @@ class Daemon:
         self.pool.forgive()
         self.world.forgive()
         self.writer.budget.reset()
+        self.auxiliary.budget.reset()
 
 
 def run_daemon(options: DaemonOptions) -> int:

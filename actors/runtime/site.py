@@ -8,6 +8,7 @@ from pathlib import Path
 
 from actors.runtime.actor_pool import ActorPool
 from actors.runtime.job_desk import JobDesk
+from actors.runtime.processes import Companion
 from actors.runtime.tip_ownership import TipOwnership
 from actors.runtime.watch_ring import WatchRing
 from protocols.messages.records import RunStarted
@@ -23,3 +24,5 @@ class Site:
     desk: JobDesk
     ring: WatchRing
     ensure_world: Callable[[RunStarted], Awaitable[None]]
+    auxiliary: Companion | None = None
+    """The process that reads auxiliary instruments; None: there is none here."""

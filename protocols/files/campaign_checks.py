@@ -6,11 +6,13 @@ The gateway's limits are the gateway's; here stands only what is wrong on any mi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from protocols.files.quantities import format_quantity
+from protocols.instrument.auxiliary import MODELS, SR830_AMPLITUDE_STEP_V, SR830_TIME_CONSTANTS_S
 from protocols.messages.campaign import Campaign
 
 _LONGEST_OVERSHOOT = 1e-9
@@ -37,7 +39,10 @@ def contradictions(campaign: Campaign) -> list[Problem]:
     """Everything about the campaign that cannot be meant."""
     return [
         problem
-        for check in (_sample, _imaging, _biases, _lockin, _scalar, _planner, _windows, _drift)
+        for check in (
+            *(_sample, _imaging, _biases, _lockin, _scalar, _planner, _windows, _drift),
+            *(_auxiliary, _lockins_beside, _waits),
+        )
         for problem in check(campaign)
     ]
 
@@ -220,3 +225,65 @@ def _drift(campaign: Campaign) -> Iterator[Problem]:
             "a recorded sample does not drift; write every = 0",
             campaign.drift.every,
         )
+
+
+def _auxiliary(campaign: Campaign) -> Iterator[Problem]:
+    if campaign.auxiliary and campaign.lockstep:
+        yield Problem(
+            "",
+            "lockstep",
+            "cannot be exactly repeated with auxiliary instruments, whose readings come by the wall clock; "
+            "leave out lockstep or the [auxiliary] tables",
+            True,
+        )
+    taken: dict[str, str] = {}
+    for section in campaign.auxiliary:
+        path = f"auxiliary.{section.name}"
+        if section.journal_period_s < section.period_s:
+            yield Problem(
+                path,
+                "journal_period",
+                f"is shorter than the period ({format_quantity(section.period_s, 's')})",
+                format_quantity(section.journal_period_s, "s"),
+            )
+        if section.port not in ("", "simulated"):
+            if section.port in taken:
+                yield Problem(path, "port", f"is that of {taken[section.port]} already", section.port)
+            taken[section.port] = section.name
+
+
+def _lockins_beside(campaign: Campaign) -> Iterator[Problem]:
+    """What an auxiliary lock-in amplifier would not take as it is written."""
+    for section in campaign.auxiliary:
+        path, settable = f"auxiliary.{section.name}", MODELS[section.model].settable
+        given = {
+            "amplitude": section.amplitude_v,
+            "frequency": section.frequency_hz,
+            "time_constant": section.time_constant_s,
+        }
+        for key, value in given.items():
+            if value is not None and key not in settable:
+                yield Problem(path, key, f"a {MODELS[section.model].title} has no such setting")
+        amplitude, constant = section.amplitude_v, section.time_constant_s
+        if amplitude is not None:
+            steps = amplitude / SR830_AMPLITUDE_STEP_V
+            if abs(steps - round(steps)) > 1e-6:
+                yield Problem(path, "amplitude", "the SR830 takes steps of 2 mV", _volts(amplitude))
+        if constant is not None and not any(
+            math.isclose(constant, c, rel_tol=1e-9) for c in SR830_TIME_CONSTANTS_S
+        ):
+            yield Problem(
+                path,
+                "time_constant",
+                "the SR830 has 10us, 30us, 100us, 300us, 1ms ... 10ks, 30ks",
+                format_quantity(constant, "s"),
+            )
+
+
+def _waits(campaign: Campaign) -> Iterator[Problem]:
+    for number, wait in enumerate(campaign.wait_on, start=1):
+        path = f"wait_on[{number}]"
+        if not wait.low < wait.high:
+            yield Problem(path, "high", "must be above low")
+        elif wait.hysteresis and not 2 * wait.hysteresis < wait.high - wait.low:
+            yield Problem(path, "hysteresis", "leaves no room inside the band: use less than half its width")

@@ -13,7 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 from protocols.files.quantities import DIMENSIONS, format_quantity
+from protocols.instrument.auxiliary import MODELS
 from protocols.messages.campaign import (
+    AuxiliarySection,
     Campaign,
     ClassifierSection,
     DriftSection,
@@ -21,16 +23,27 @@ from protocols.messages.campaign import (
     InstrumentSection,
     PlannerSection,
     ScalarSection,
+    WaitSection,
     ZoomSection,
 )
 from protocols.messages.recipes import LockIn, SpectrumRecipe
 
 Kind = Literal[
-    "text", "choice", "whole", "number", "switch", "quantity", "interval", "lengths", "threshold", "seek"
+    "text",
+    "choice",
+    "names",
+    "whole",
+    "number",
+    "switch",
+    "quantity",
+    "interval",
+    "lengths",
+    "threshold",
+    "seek",
 ]
-"""How a value is written: a quoted text, one of some texts, a whole number, a plain number, true or false, a
-quantity with its unit, two voltages, several lengths, a quantity whose unit depends on the channel, a word
-for the sign."""
+"""How a value is written: a quoted text, one of some texts, a list of them, a whole number, a plain number,
+true or false, a quantity with its unit, two voltages, several lengths, a quantity whose unit
+depends on the channel, a word for the sign."""
 
 
 @dataclass(frozen=True)
@@ -314,7 +327,75 @@ SECTIONS: tuple[Section, ...] = (
         required=False,
     ),
 )
+"""All sections in the file's order, but for [limits], whose keys are those of the gateway's limits file, and
+for the tables of which there may be any number."""
+
+AUXILIARY = Section(
+    "auxiliary.NAME", AuxiliarySection,
+    "An instrument beside the microscope, on a serial port; its readings are journaled.  NAME is free.",
+    (
+        Key("model", "model", "choice",
+            "Which instrument: SR830 lock-in amplifier, Lake Shore 335 or 336 temperature controller.",
+            '"lakeshore335"', choices=tuple(MODELS)),
+        Key("port", "port", "text",
+            'Device file, or (part of) its name in /dev/serial/by-id, or "simulated"; "" takes it from '
+            "[ports] of ports.toml in the state directory.",
+            '"/dev/ttyUSB0"'),
+        Key("baud", "baud", "whole",
+            "Speed of the line; 0 as in the manual (SR830 9600, Lake Shore 57600).", "0", low=0, high=115200),
+        Key("timeout", "timeout_s", "quantity",
+            "An answer that takes longer is none.", '"1s"', dimension="time", low=0.05, high=30),
+        Key("period", "period_s", "quantity",
+            "Between two readings (of the wall clock, as all times here).",
+            '"1s"', dimension="time", low=0.1, high=3600),
+        Key("journal_period", "journal_period_s", "quantity",
+            "Between two readings in the journal; those that make the run wait or go on are there too.",
+            '"10s"', dimension="time", low=1, high=86400),
+        Key("inputs", "inputs", "names",
+            "Lake Shore: which inputs are read.", '["A"]', choices=("A", "B", "C", "D")),
+        Key("required", "required", "switch",
+            "The run waits while the instrument does not answer.", "true"),
+        Key("amplitude", "amplitude_v", "quantity",
+            "SR830: rms of its sine output, set before the run and read back; without this key as it is.",
+            '"10mV"', dimension="voltage", low=0.004, high=5),
+        Key("frequency", "frequency_hz", "quantity",
+            "SR830: its internal reference, set and read back.",
+            '"973Hz"', dimension="frequency", low=0.001, high=102000),
+        Key("time_constant", "time_constant_s", "quantity",
+            "SR830: 10us, 30us, 100us ... 30ks, set and read back.",
+            '"30ms"', dimension="time", low=1e-5, high=30000),
+    ),
+    required=False,
+)
+
+WAIT_ON = Section(
+    "wait_on", WaitSection,
+    "A reading that must lie in a band: the run waits while it does not, and goes on by itself.",
+    (
+        Key("instrument", "instrument", "text", "NAME of an [auxiliary.NAME].", '"temperature"'),
+        Key("channel", "channel", "choice",
+            "Which of its readings.", '"A"',
+            choices=tuple(dict.fromkeys(q.name for m in MODELS.values() for q in m.channels))),
+        Key("low", "low", "quantity", "Lower end of the band, in the channel's unit.", '"4.0K"',
+            dimension="temperature"),
+        Key("high", "high", "quantity", "Upper end of the band.", '"4.6K"', dimension="temperature"),
+        Key("hysteresis", "hysteresis", "quantity",
+            "So far inside the band the reading must be before the run goes on.", '"0K"',
+            dimension="temperature", low=0),
+        Key("hold_after", "hold_after_s", "quantity",
+            "The run waits when the reading was outside, or not to be had, for so long.",
+            '"5s"', dimension="time", low=0, high=86400),
+        Key("resume_after", "resume_after_s", "quantity",
+            "And goes on when it was inside for so long.",
+            '"30s"', dimension="time", low=0, high=86400),
+        Key("withdraw", "withdraw", "switch",
+            "Withdraw the tip while the run waits; false leaves it in feedback.", "true"),
+    ),
+    required=False,
+)
 # fmt: on
-"""All sections in the file's order, but for [limits]: its keys are those of the gateway's limits file."""
+
+REPEATED = (AUXILIARY, WAIT_ON)
+"""Tables of which there may be any number."""
 
 LIMITS_HELP = "A campaign may narrow the gateway's limits, never widen them; same keys as in the limits file."

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from protocols.errors import ConfigError
+from protocols.files.auxiliary_toml import dimension_of, read_auxiliary, read_waits, wait_section
 from protocols.files.campaign_checks import Problem, contradictions
-from protocols.files.campaign_keys import LIMITS_HELP, SECTIONS, Key, Section
+from protocols.files.campaign_keys import AUXILIARY, LIMITS_HELP, REPEATED, SECTIONS, Key, Section
+from protocols.files.campaign_values import key_value
 from protocols.files.limits_toml import LIMIT_FIELDS
-from protocols.files.quantities import DIMENSIONS, format_quantity, parse_quantity
-from protocols.messages.campaign import Campaign, LimitsSection
+from protocols.files.quantities import DIMENSIONS, format_quantity
+from protocols.messages.campaign import Campaign, LimitsSection, WaitSection
 
 _LIMIT_DIMENSIONS = {
     "m": "length",
@@ -30,7 +32,6 @@ _LIMIT_DIMENSIONS = {
     "m/s": "speed",
     "V/s": "slew",
 }
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _LARGEST_FILE = 1_000_000
 _ADVICE = "Mend the file; 'stmctl init' writes one that shows every key with its meaning."
 
@@ -113,6 +114,12 @@ def describe_campaign(campaign: Campaign) -> list[tuple[str, str, str]]:
         if struct is None:
             continue
         lines += [(section.path, k.name, _shown(k, getattr(struct, k.fills), struct)) for k in section.keys]
+    for auxiliary in campaign.auxiliary:
+        path = f"auxiliary.{auxiliary.name}"
+        lines += [(path, k.name, _shown(k, getattr(auxiliary, k.fills))) for k in AUXILIARY.keys]
+    for number, wait in enumerate(campaign.wait_on, start=1):
+        keys = wait_section("", dimension_of(campaign, wait)).keys
+        lines += [(f"wait_on[{number}]", k.name, _shown(k, getattr(wait, k.fills))) for k in keys]
     for name, value in campaign.limits.values.items():
         lines.append(("limits", name, format_quantity(value, LIMIT_FIELDS[name].unit)))
     return lines
@@ -136,6 +143,11 @@ def commented_campaign() -> str:
         out += [f"# {section.help}"]
         for key in section.keys:
             out += _commented_key(section, key)
+    for section in REPEATED:
+        heading = "# [auxiliary.temperature]" if section is AUXILIARY else "# [[wait_on]]"
+        out += ["", heading, f"# {section.help}"]
+        for key in section.keys:
+            out += _commented_key(section, key, mark="#   ")
     out += ["", f"# [limits]  {LIMITS_HELP}", '# setpoint_max = "1nA"']
     return "\n".join(out) + "\n"
 
@@ -143,7 +155,7 @@ def commented_campaign() -> str:
 def key_table() -> str:
     """All keys as a Markdown table, for the README."""
     out = ["| key | example | default | allowed | meaning |", "|---|---|---|---|---|"]
-    for section in SECTIONS:
+    for section in (*SECTIONS, *REPEATED):
         for key in section.keys:
             default = _default_shown(section, key)
             name = f"{section.path}.{key.name}" if section.path else key.name
@@ -167,7 +179,7 @@ class _Reader:
         """The campaign, if nothing is wrong."""
         fields: dict[str, dict[str, Any]] = {}
         present: set[str] = set()
-        tables = {section.path for section in SECTIONS if section.path} | {"limits"}
+        tables = {section.path for section in SECTIONS if section.path} | {"limits", "auxiliary", "wait_on"}
         for section in SECTIONS:
             table = self._table(section)
             if table is None:
@@ -176,6 +188,10 @@ class _Reader:
             children = {path.rpartition(".")[2] for path in tables if path.rpartition(".")[0] == section.path}
             fields[section.path] = self._section(section, table, children)
         limits = self._limits()
+        auxiliary = read_auxiliary(self.raw.get("auxiliary", {}), self._repeated, self._add)
+        waits: tuple[WaitSection, ...] = ()
+        if len(auxiliary) == len(self.raw.get("auxiliary", {})):  # else their channels are not known
+            waits = read_waits(self.raw.get("wait_on", []), auxiliary, self._repeated, self._add)
         if self.problems:
             return None
         lockin = SECTIONS_BY_PATH["spectrum.lockin"].struct
@@ -186,7 +202,14 @@ class _Reader:
                 extra["lockin"] = lockin(**fields["spectrum.lockin"])
             made[path] = SECTIONS_BY_PATH[path].struct(**fields[path], **extra)
         made.setdefault("instrument", SECTIONS_BY_PATH["instrument"].struct())
-        return Campaign(**fields[""], **made, limits=LimitsSection(values=limits))
+        made |= {"auxiliary": auxiliary, "wait_on": waits, "limits": LimitsSection(values=limits)}
+        return Campaign(**fields[""], **made)
+
+    def _repeated(self, section: Section, table: dict[str, Any]) -> dict[str, Any] | None:
+        """Fields of a table of which there may be many; None if there is a mistake in it."""
+        before = len(self.problems)
+        fields = self._section(section, table, set())
+        return fields if len(self.problems) == before else None
 
     def _table(self, section: Section) -> dict[str, Any] | None:
         """The section's table; None if it is absent and may be (or its absence is already a problem)."""
@@ -217,7 +240,7 @@ class _Reader:
                     self._add(section.path, key.name, None, text)
                 continue
             try:
-                values[key.fills] = _value(key, table[key.name], table)
+                values[key.fills] = key_value(key, table[key.name], table)
             except ConfigError as problem:
                 self._add(section.path, key.name, table[key.name], problem.text)
         return values
@@ -258,7 +281,7 @@ class _Reader:
                 high=limit.highest,
             )
             try:
-                values[name] = float(_value(key, value, table))
+                values[name] = float(key_value(key, value, table))
             except ConfigError as problem:
                 self._add("limits", name, value, problem.text)
         return values
@@ -268,68 +291,6 @@ class _Reader:
 
 
 SECTIONS_BY_PATH = {section.path: section for section in SECTIONS}
-
-
-def _value(key: Key, given: Any, table: dict[str, Any]) -> Any:
-    """The field's value for what the file says; the ConfigError's text says what is wrong."""
-    match key.kind:
-        case "text":
-            return _text(key, given)
-        case "choice" | "seek":
-            if not isinstance(given, str) or given not in key.choices:
-                close = difflib.get_close_matches(str(given), key.choices, n=1, cutoff=0.6)
-                hint = f'; did you mean "{close[0]}"?' if close else ""
-                raise ConfigError(f"must be {key.allowed()}{hint}")
-            return given if key.kind == "choice" else {"largest": 1, "smallest": -1}[given]
-        case "switch":
-            if not isinstance(given, bool):
-                raise ConfigError("must be true or false, without quotes")
-            return given
-        case "whole":
-            if isinstance(given, bool) or not isinstance(given, int):
-                raise ConfigError(f"must be a whole number without quotes, {key.allowed()}")
-            return _in_range(key, given)
-        case "number":
-            if isinstance(given, bool) or not isinstance(given, int | float):
-                raise ConfigError(f"must be a plain number without unit or quotes, {key.allowed()}")
-            return _in_range(key, float(given))
-        case "quantity":
-            return _in_range(key, _quantity(given, key.dimension))
-        case "threshold":
-            dimension = "current" if table.get("channel") == "current" else "voltage"
-            return _in_range(key, _quantity(given, dimension))
-        case "interval":
-            if not isinstance(given, list) or len(given) != 2:
-                raise ConfigError(f"must be two values, for example {key.example}")
-            low, high = (_in_range(key, _quantity(item, key.dimension)) for item in given)
-            if not low < high:
-                raise ConfigError("the first value must be below the second")
-            return (low, high)
-        case "lengths":
-            if not isinstance(given, list) or not given:
-                raise ConfigError(f"must be a list, for example {key.example}")
-            return tuple(_in_range(key, _quantity(item, key.dimension)) for item in given)
-
-
-def _text(key: Key, given: Any) -> str:
-    if not isinstance(given, str):
-        raise ConfigError("must be a text in quotes")
-    if key.name == "name" and _NAME.fullmatch(given) is None:
-        raise ConfigError("must be letters, digits, - and _, at most 40, beginning with a letter or digit")
-    return given
-
-
-def _quantity(given: Any, dimension: str) -> float:
-    if isinstance(given, str):
-        return parse_quantity(given, dimension)
-    wanted = DIMENSIONS[dimension]
-    raise ConfigError(f'has no unit; {wanted.phrase} is needed, in quotes, for example "{wanted.example}"')
-
-
-def _in_range(key: Key, value: float) -> float:
-    if not key.low <= value <= key.high or (key.above_zero and value == 0):  # also refuses NaN
-        raise ConfigError(f"is out of range (allowed: {key.allowed()})")
-    return value
 
 
 def _resolved(campaign: Campaign, beside: Path) -> tuple[Campaign, list[Problem]]:
@@ -359,7 +320,8 @@ def _where(text: str, problem: Problem) -> str:
     """Line, section, key and the value given."""
     line = _line_of(text, problem.section, problem.key)
     place = f"line {line}, " if line else ""
-    section = f"[{problem.section}]" if problem.section else ""
+    name, _, number = problem.section.rstrip("]").partition("[")
+    section = f"[[{name}]] {number}" if number else f"[{name}]" if name else ""
     key = problem.key
     if key and problem.given is not None and not isinstance(problem.given, dict):
         key += f" = {_toml(problem.given)}"
@@ -369,10 +331,14 @@ def _where(text: str, problem: Problem) -> str:
 def _line_of(text: str, section: str, key: str) -> int:
     """Line on which the key stands, or its table begins; 0 if neither is to be found."""
     present, table_line = "", 0
+    repeats: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
-        if heading := re.match(r"\[\s*([\w.\"' -]+?)\s*\]", stripped):
+        if heading := re.match(r"\[{1,2}\s*([\w.\"' -]+?)\s*\]", stripped):
             present = heading[1].replace('"', "").replace(" ", "")
+            if stripped.startswith("[["):
+                repeats[present] = repeats.get(present, 0) + 1
+                present += f"[{repeats[present]}]"
             if present == section:
                 table_line = number
         elif present == section and key and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*[=.]", stripped):
@@ -406,6 +372,8 @@ def _shown(key: Key, value: Any, struct: Any = None) -> str:
     match key.kind:
         case "quantity":
             return f'"{_compact(value, key.dimension)}"'
+        case "names":
+            return _toml(value)
         case "interval" | "lengths":
             return "[" + ", ".join(f'"{_compact(v, key.dimension)}"' for v in value) + "]"
         case "threshold":
@@ -430,7 +398,7 @@ def _kind_shown(key: Key) -> str:
     return {"switch": "true or false", "text": "text"}.get(key.kind, "")
 
 
-def _commented_key(section: Section, key: Key) -> Iterable[str]:
+def _commented_key(section: Section, key: Key, mark: str = "") -> Iterable[str]:
     default = _default_shown(section, key)
     allowed = key.allowed()
     note = f"{key.help}  ({allowed})" if allowed and key.kind not in ("choice", "seek") else key.help
@@ -440,9 +408,9 @@ def _commented_key(section: Section, key: Key) -> Iterable[str]:
     if given is None and default is None:
         given = key.example
     if given is not None:
-        written = f"{key.name} = {given}"
+        written = f"{mark}{key.name} = {given}"
     else:
-        written = f"# {key.name} = {key.example if default == 'none' else default}"
+        written = f"{mark or '# '}{key.name} = {key.example if default == 'none' else default}"
     yield f"{written:<34}  # {note}"
 
 

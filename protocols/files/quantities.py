@@ -34,6 +34,7 @@ DIMENSIONS: dict[str, Dimension] = {
     "drift": Dimension("a drift velocity", "m/s", "50pm/s"),
     "slew": Dimension("a slew rate", "V/s", "5V/s"),
     "angle": Dimension("an angle", "rad", "30deg"),
+    "temperature": Dimension("a temperature", "K", "4.2K"),
     "charge": Dimension("a charge", "C", "1fC"),
     "field": Dimension("a magnetic field", "T", "2T"),
 }

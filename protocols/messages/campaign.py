@@ -109,6 +109,55 @@ class ClassifierSection(_Section, frozen=True, kw_only=True):
     confidence: float = 0.8
 
 
+class AuxiliarySection(_Section, frozen=True, kw_only=True):
+    """An instrument beside the microscope, on a serial port: the table ``[auxiliary.NAME]``.
+
+    Times are wall seconds, whatever the time scale: the instrument does not know of it.
+    """
+
+    name: str
+    model: Literal["sr830", "lakeshore335", "lakeshore336"]
+    port: str = ""
+    """Device file, name (or part of one) in /dev/serial/by-id, "simulated", or "": as the site's ports.toml
+    says."""
+    baud: int = 0
+    """0: what the instrument's manual says."""
+    timeout_s: float = 1.0
+    """An answer that has not come after this time is no answer."""
+    period_s: float = 1.0
+    """Between two readings."""
+    journal_period_s: float = 10.0
+    """Between two readings in the journal; those that hold or resume the run are there too."""
+    inputs: tuple[str, ...] = ("A",)
+    """Inputs that are read (temperature controllers)."""
+    required: bool = True
+    """Whether the run holds while the instrument does not answer."""
+    amplitude_v: float | None = None
+    """Lock-in amplifier: rms of its sine output, set before the run and read back; None: left as it is."""
+    frequency_hz: float | None = None
+    time_constant_s: float | None = None
+
+
+class WaitSection(_Section, frozen=True, kw_only=True):
+    """A reading that must lie in a band, or the run holds: one ``[[wait_on]]``.  Values in the quantity's SI
+    unit; times in wall seconds."""
+
+    instrument: str
+    """Name of an [auxiliary.NAME]."""
+    channel: str
+    """"A" to "D" for a temperature, "x", "y", "amplitude", "frequency", "time_constant" for a lock-in."""
+    low: float
+    high: float
+    hysteresis: float = 0.0
+    """So far inside the band it must be before the run goes on."""
+    hold_after_s: float = 5.0
+    """The run holds when it was outside, or not to be had, for so long."""
+    resume_after_s: float = 30.0
+    """And goes on when it was inside for so long."""
+    withdraw: bool = True
+    """Withdraw the tip meanwhile: a temperature that moves moves the tip."""
+
+
 class LimitsSection(_Section, frozen=True, kw_only=True):
     """A campaign may only narrow the gateway's limits; same names as in the limits file."""
 
@@ -132,4 +181,6 @@ class Campaign(_Section, frozen=True, kw_only=True):
     zoom: ZoomSection
     drift: DriftSection = DriftSection()
     classifier: ClassifierSection = ClassifierSection()
+    auxiliary: tuple[AuxiliarySection, ...] = ()
+    wait_on: tuple[WaitSection, ...] = ()
     limits: LimitsSection = LimitsSection()

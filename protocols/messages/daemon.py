@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from protocols.messages.auxiliary import AuxiliaryHealth
 from protocols.messages.base import Message
 from protocols.messages.control import GuardStatus, WorkerStatus
 from protocols.messages.records import WindowOpened
@@ -160,6 +161,8 @@ class DaemonStatus(Message, frozen=True, kw_only=True):
     guard_fault: str = ""
     worker_fault: str = ""
     edges: tuple[EdgeStatistics, ...] = ()
+    auxiliary: tuple[AuxiliaryHealth, ...] = ()
+    """Instruments beside the microscope, of the present run."""
     alarms: tuple[str, ...] = ()
     """The daemon's own, beside the gateway's: "Z within 10 % of its range end"."""
 

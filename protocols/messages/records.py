@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from protocols.messages.auxiliary import AuxiliaryConnected, AuxiliaryReading
 from protocols.messages.base import Array, Message
 from protocols.messages.campaign import Campaign
 from protocols.messages.data import InstrumentState, SweepData
@@ -321,6 +322,8 @@ RecordBody: TypeAlias = (
     | DriftMeasured
     | Fault
     | OperatorAction
+    | AuxiliaryConnected
+    | AuxiliaryReading
     | Conclusion
 )
 

@@ -1,8 +1,10 @@
 """The life of a run.
 
 ``starting`` brings the microscope up, ``engaging`` brings the tip to the surface and finds the place again,
-``running`` measures.  ``pausing`` waits for the next safe point.  ``held`` waits for a person: the reason
-says for what.  The last three are final.  Instructions are carried out by ``actors.runtime``.
+``running`` measures.  ``pausing`` waits for the next safe point.  ``waiting`` waits for an auxiliary
+instrument (a temperature outside its band, one that does not answer) and goes on by itself; ``held`` waits
+for a person: the reason says for what.  The last three are final.  Instructions are carried out by
+``actors.runtime``.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ RUN_TABLE = Table(
         },
         "engaging": {
             "engaged": Row("running", ("measure",)),
+            "wait": Row("waiting"),
+            "wait-alarm": Row("waiting", ("alarm",)),
             "hold": Row("held", ("alarm",)),
             "tip-parked": Row("engaging", ("engage",)),
             "pause": Row("pausing"),
@@ -40,8 +44,19 @@ RUN_TABLE = Table(
             "tip-parked": Row("engaging", ("engage",)),
             "pause": Row("pausing"),
             "pause-now": Row("paused", ("cancel-jobs",)),
+            "wait": Row("waiting", ("drain",)),
+            "wait-alarm": Row("waiting", ("drain", "alarm")),
             "hold": Row("held", ("drain", "alarm")),
             "finished": Row("completed", ("park", "conclude")),
+            **_ENDINGS,
+        },
+        "waiting": {
+            "wait-over": Row("engaging", ("engage",)),
+            "wait-alarm": Row("waiting", ("alarm",)),
+            "pause": Row("paused"),
+            "pause-now": Row("paused", ("cancel-jobs",)),
+            "tip-parked": Row("waiting"),
+            "hold": Row("held", ("alarm",)),
             **_ENDINGS,
         },
         "pausing": {

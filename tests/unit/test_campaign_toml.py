@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.console.ready_campaigns import find_campaign, ready_names
 from protocols.errors import ConfigError
-from protocols.files.campaign_keys import SECTIONS
+from protocols.files.campaign_keys import AUXILIARY, REPEATED, SECTIONS
 from protocols.files.campaign_toml import (
     commented_campaign,
     describe_campaign,
@@ -85,9 +85,13 @@ def test_every_field_has_a_key_and_every_key_a_field() -> None:
         "drift",
         "classifier",
         "limits",
+        "auxiliary",
+        "wait_on",
     }
-    for section in SECTIONS:
+    for section in (*SECTIONS, *REPEATED):
         fields = {f.name for f in msgspec.structs.fields(section.struct)} - {"lockin"}
+        if section is AUXILIARY:
+            fields -= {"name"}  # it stands in the table's heading
         if section.struct is Campaign:
             fields -= tables
         assert {key.fills for key in section.keys} == fields, section.path

@@ -121,7 +121,7 @@ def test_the_status_document_has_stable_keys(tmp_path: Path) -> None:
     assert set(found) == {
         "schema", "pid", "uptime_s", "state_directory", "stop_after_last_run", "versions", "runs", "current",
         "actors", "lease", "epoch", "lease_margin_s", "guard", "worker", "guard_fault", "worker_fault",
-        "edges", "alarms", "latched", "needs_person",
+        "edges", "auxiliary", "alarms", "latched", "needs_person",
     }  # fmt: skip
     assert found["current"]["window"]["width_m"] == 2e-7
     assert found["current"]["latest"][0]["x_m"] == 1.25e-8

@@ -10,8 +10,10 @@ import pytest
 
 from actors.console import evaluation
 from actors.console.outcome import ExitCode, exit_code_of
+from actors.journal.auxiliary import AuxiliaryData, QuantityData
 from protocols.errors import ERROR_CLASSES
 from protocols.messages import daemon
+from protocols.messages.auxiliary import AuxiliaryHealth
 from protocols.messages.records import Decision, WindowOpened
 
 README = Path(evaluation.__file__).parents[2] / "README.md"
@@ -35,6 +37,9 @@ def keys_of(row: str) -> set[str]:
         ("`current.window`", WindowOpened),
         ("`actors[]`", daemon.ActorHealth),
         ("`edges[]`", daemon.EdgeStatistics),
+        ("`auxiliary[]`", AuxiliaryHealth),
+        ("`auxiliary[]` of a run", AuxiliaryData),
+        ("`auxiliary[].quantities[]`", QuantityData),
         ("`truth` (simulation only)", evaluation.Evaluation),
         ("`truth.target`", evaluation.Target),
         ("`truth.correlation`", evaluation.Correlation),

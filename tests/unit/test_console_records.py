@@ -85,7 +85,7 @@ def test_show_opens_the_truth_of_a_simulated_run(world: Path) -> None:
         "updated_wall_s",
         "trouble", "description", "directory", "report", "seed", "simulated", "sample", "time_scale",
         "scalar_unit", "windows", "spectra_counted", "frames", "decisions", "interrupted_attempts", "faults",
-        "operator_actions", "best", "figures", "time_shares", "truth",
+        "operator_actions", "best", "figures", "time_shares", "auxiliary", "waited_s", "truth",
     }  # fmt: skip
     best, truth = found["best"], found["truth"]
     assert set(truth) == {"sample", "target", "correlation", "duty_cycle", "shares", "last_seq", "notes"}

@@ -55,7 +55,7 @@ def test_prefixed_units_round_once() -> None:
         ("50nm", "current", "'50nm' is a length; a current is needed, for example '50pA'."),
         ("1nm/s", "length", "'1nm/s' is a speed; a length is needed, for example '12.5nm'."),
         ("5 px", "length", "'5 px' has the unknown unit 'px'; a length is needed, for example '12.5nm'."),
-        ("5K", "voltage", "'5K' is a quantity in K; a voltage is needed, for example '-1.5V'."),
+        ("5K", "voltage", "'5K' is a temperature; a voltage is needed, for example '-1.5V'."),
         ("1,5V", "voltage", "'1,5V' has a decimal comma; write a point. A voltage is needed"),
         ("abc", "length", "'abc' is no number with a unit; a length is needed"),
         ("", "length", "'' is no number with a unit; a length is needed"),

@@ -1,0 +1,1 @@
+"""Auxiliary instruments on serial ports, through PyMeasure's drivers: a wrong reading is always an error."""
