@@ -12,7 +12,33 @@ from sim_hardware.surfaces.recorded import RecordedSurface
 from sim_hardware.surfaces.terraces import TerracesSurface
 from sim_hardware.surfaces.vacancy import VacancySurface
 
-SAMPLES: dict[str, Callable[[int], Surface]] = {"vacancy": VacancySurface, "terraces": TerracesSurface}
+
+def _ws2(seed: int) -> Surface:
+    # Compiled kernels take a second to load: only samples that need them do.
+    from sim_hardware.surfaces.tmd import Ws2Surface
+
+    return Ws2Surface(seed)
+
+
+def _wse2(seed: int) -> Surface:
+    from sim_hardware.surfaces.tmd import Wse2Surface
+
+    return Wse2Surface(seed)
+
+
+def _fese(seed: int) -> Surface:
+    from sim_hardware.surfaces.fese import FeSeSurface
+
+    return FeSeSurface(seed)
+
+
+SAMPLES: dict[str, Callable[[int], Surface]] = {
+    "vacancy": VacancySurface,
+    "terraces": TerracesSurface,
+    "ws2": _ws2,
+    "wse2": _wse2,
+    "fese": _fese,
+}
 RECORDED_PREFIX = "recorded:"
 DEMO_GRID = Path(__file__).parent.parent / "recorded" / "NanonisReader_STS_grid_lockin.3ds"
 """A 30 x 30 CITS grid of 5 nm from pycroscopy/SciFiDatasets (MIT, LICENSE.txt beside it)."""
