@@ -30,7 +30,9 @@ DensityIntegral = Callable[[Floats, Floats], Floats]
 """Takes points x and y (n,) and returns the weighted integral of the density there (n,)."""
 
 KEPT_INTEGRALS = 24
-"""Biases, and sets of biases, whose integrals are kept ready."""
+"""Biases whose integrals are kept ready for many points."""
+KEPT_WEIGHTS = 8_000_000
+"""Weights of sets of biases that are kept: 64 MB, the latest set in any case."""
 
 
 class ContinuumSurface(Protocol):
@@ -136,7 +138,7 @@ class ContinuumJunction:
             self._weights[key] = make(
                 surface.energies_v, np.asarray(biases_v), surface.temperature_k, self._tip_density
             )
-            if len(self._weights) > KEPT_INTEGRALS:
+            while len(self._weights) > 1 and sum(w.size for w in self._weights.values()) > KEPT_WEIGHTS:
                 self._weights.popitem(last=False)
         return self._weights[key]
 

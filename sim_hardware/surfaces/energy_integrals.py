@@ -28,6 +28,8 @@ LEAST_TIP_DENSITY = 0.05
 """What is left of a leaning tip's density far out (``physics.tips.metallic``)."""
 _THERMAL_REACH = 25.0
 """Thermal energies beyond which the Fermi function is 0 or 1 to 1e-11."""
+_COLDEST_K = 1e-3
+"""Colder than this counts as T = 0: 0.1 uV."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
@@ -70,16 +72,31 @@ def current_weights(
 def conductance_weights(
     nodes_v: Floats, biases_v: Floats, temperature_k: float, tip: TipDensity = METAL
 ) -> Floats:
-    """dq_i / dV, dimensionless: shape (nodes, biases); they add up to 1 for a metallic tip."""
+    """dq_i / dV, dimensionless: shape (nodes, biases); they add up to 1 for a metallic tip.
+
+    Exact for a metallic tip, else by central differences of ``CONDUCTANCE_STEP_V``.
+    """
     biases = np.ravel(np.asarray(biases_v, dtype=np.float64))
+    if tip == METAL and temperature_k > _COLDEST_K:
+        return _thermal_average(nodes_v, biases, thermal_energy_v(temperature_k))
     upper = current_weights(nodes_v, biases + CONDUCTANCE_STEP_V, temperature_k, tip)
     lower = current_weights(nodes_v, biases - CONDUCTANCE_STEP_V, temperature_k, tip)
     return np.asarray((upper - lower) / (2.0 * CONDUCTANCE_STEP_V))
 
 
+def _thermal_average(nodes: Floats, biases: Floats, scale: float) -> Floats:
+    """The hat functions averaged over -f'(E - V): twice integrated by parts, differences of the slopes of
+    kT ln(1 + exp((E - V) / kT)), whose second derivative -f' is."""
+    ramp = scale * np.logaddexp(0.0, (nodes[:, None] - biases) / scale)
+    slope = np.diff(ramp, axis=0) / np.diff(nodes)[:, None]
+    ends = np.zeros((1, biases.size))
+    return np.diff(slope, axis=0, prepend=ends, append=ends + 1.0)
+
+
 def _column(nodes: Floats, bias: float, temperature_k: float, tip: TipDensity) -> Floats:
     """Weights of all nodes at one bias."""
-    scale = thermal_energy_v(max(temperature_k, 0.0))
+    kelvin = temperature_k if temperature_k > _COLDEST_K else 0.0
+    scale = thermal_energy_v(kelvin)
     low, high = min(0.0, bias) - _THERMAL_REACH * scale, max(0.0, bias) + _THERMAL_REACH * scale
     if high <= low:
         return np.zeros(len(nodes))
@@ -93,7 +110,7 @@ def _column(nodes: Floats, bias: float, temperature_k: float, tip: TipDensity) -
     edges = np.unique(np.clip(np.concatenate(knots), low, high))
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
     energy = (middle[:, None] + half[:, None] * _NODES).ravel()
-    share = (half[:, None] * _WEIGHTS).ravel() * window(energy, bias, temperature_k) * tip(energy - bias)
+    share = (half[:, None] * _WEIGHTS).ravel() * window(energy, bias, kelvin) * tip(energy - bias)
     inside = np.clip(energy, nodes[0], nodes[-1])
     left = np.clip(np.searchsorted(nodes, inside, side="right") - 1, 0, len(nodes) - 2)
     fraction = (inside - nodes[left]) / (nodes[left + 1] - nodes[left])
