@@ -127,8 +127,10 @@ def test_a_release_without_a_version_counts_as_the_oldest(connect: Connect) -> N
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["6501-6504", "127.0.0.1", "127.0.0.1:", "127.0.0.1:6501", "h:1-3", "h:1,1,2,3", "h:4-1", "h:0-3"]
-    + ["h:6501-6504?release=", "h:6501-6504?speed=3", "h:a-b", "h:70000-70003"],
+    [
+        *("6501-6504", "127.0.0.1", "127.0.0.1:", "127.0.0.1:6501", "h:1-3", "h:1,1,2,3", "h:4-1", "h:0-3"),
+        *("h:6501-6504?release=", "h:6501-6504?speed=3", "h:a-b", "h:70000-70003"),
+    ],
 )
 def test_an_address_that_makes_no_sense_is_refused_with_its_form(endpoint: str, tmp_path: Path) -> None:
     """Before anything is connected, and the text says how it is written."""
@@ -166,8 +168,13 @@ def test_withdrawn_is_controller_off_at_the_upper_limit(
 
 @pytest.mark.parametrize(
     ("status", "feedback", "tripped"),
-    [("on", True, False), ("hold", False, False), ("switching off", True, False)]
-    + [("safe tip", False, True), ("withdrawing", False, False)],
+    [
+        ("on", True, False),
+        ("hold", False, False),
+        ("switching off", True, False),
+        ("safe tip", False, True),
+        ("withdrawing", False, False),
+    ],
 )
 def test_states_of_the_controller(
     electronics: ScriptedNanonis, connect: Connect, status: str, feedback: bool, tripped: bool
@@ -385,7 +392,7 @@ def test_safetip_rests_within_a_sweep_and_is_armed_afterwards(
 
 
 def test_a_sweep_is_told_as_the_recipe_says(electronics: ScriptedNanonis, connect: Connect) -> None:
-    """Limits, points, timing, offset, hold, lock-in run, no dialogue that would wait for a person; its name."""
+    """Limits, points, timing, offset, hold, lock-in run, no dialogue that waits for a person; its name."""
     driver = engaged(connect(electronics))
     driver.sweep(msgspec.structs.replace(SPECTRUM, backward=True))
     props, timing = electronics.settings["BiasSpectr.Props"], electronics.settings["BiasSpectr.Timing"]

@@ -34,7 +34,7 @@ def test_a_question_is_answered(electronics: ScriptedNanonis) -> None:
 
 
 def test_a_time_out_says_what_was_awaited_from_whom_and_what_came_last(electronics: ScriptedNanonis) -> None:
-    """Command, address, seconds, the last answer and what to do stand in the error; its outcome is unknown."""
+    """Command, address, seconds, the last answer and what to do stand in the error; outcome unknown."""
     channel = channel_to(electronics)
     channel.ask("Bias.Get")
     electronics.plan("Bias.Set", "hold")
@@ -52,7 +52,7 @@ def test_a_time_out_says_what_was_awaited_from_whom_and_what_came_last(electroni
 
 
 def test_after_a_time_out_the_next_request_gets_its_own_answer(electronics: ScriptedNanonis) -> None:
-    """The late answer goes with the old connection; a command waits until a harmless question was answered."""
+    """The late answer goes with the old connection; a harmless question is asked before a command."""
     channel = channel_to(electronics)
     electronics.plan("Bias.Set", "hold")
     with pytest.raises(DriverError):
@@ -133,10 +133,10 @@ def test_an_idle_connection_that_was_closed_is_opened_again_before_a_command(
 
 @pytest.mark.parametrize("fault", ["block", "zeros", "stray"])
 def test_an_error_is_found_wherever_it_stands(electronics: ScriptedNanonis, fault: str) -> None:
-    """Error alone, behind zeros, behind stray bytes: the electronics' own words come out, and the link lives."""
+    """Error alone, behind zeros, behind stray bytes: the electronics' own words come out; the link lives."""
     channel = channel_to(electronics)
     electronics.plan("Current.GainsGet", fault)
-    with pytest.raises(DriverError, match="Unflatten|Module not available") as refused:
+    with pytest.raises(DriverError, match=r"Unflatten|Module not available") as refused:
         channel.ask("Current.GainsGet")
     assert refused.value.details["outcome"] == "refused"
     assert channel.ask("Current.GainsGet")["gain_index"] == 1
