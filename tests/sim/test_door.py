@@ -384,7 +384,7 @@ def test_clear_errors_at_the_start(
     with CommandServer("tcp://127.0.0.1:0", "somebody") as somebody:
         cases = {
             ("--endpoint", somebody.endpoint): "is in use",
-            ("--sample", "graphene"): "Known: terraces, vacancy",
+            ("--sample", "graphene"): "Known: au111, ",
             ("--time-scale", "0"): "outside 0.001 to 10000",
             ("--faults", "earthquake"): "there is no fault",
             ("--drift", "-1"): "outside 0 to 1000",
