@@ -84,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--nanonis-ports",
         default="",
-        help="open the Nanonis door too, on these ports of this machine: 6501-6504, or 0,0,0,0 for any free ones",
+        help="open the Nanonis door too, on these ports: 6501-6504, or 0,0,0,0 for any free ones",
     )
     parser.add_argument(
         "--nanonis-release",

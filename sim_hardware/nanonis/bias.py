@@ -36,7 +36,7 @@ REGISTRY.settings["Current.Calibr"] = Settings(
 def applied(lab: Instrument, shown_v: float) -> float:
     """The voltage at the junction for a bias as the panel shows it."""
     kept = lab.setting("Bias.Calibr")
-    return (shown_v - kept["offset"]) / (kept["calibration"] or 1.0)
+    return (shown_v - float(kept["offset"])) / (float(kept["calibration"]) or 1.0)
 
 
 def shown(lab: Instrument, applied_v: Any) -> Any:

@@ -48,9 +48,14 @@ SHORTEST_S = 50e-6
 """Times below this are 0 or this."""
 
 
-def _check_time(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
+def check_times(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Times within reason, and some time for each sample.
+
+    Raises:
+        DriverError: names the one that is not.
+    """
     for name, value in wanted.items():
-        if name.endswith("_s") and not 0.0 <= value <= 3600.0:
+        if name.endswith("time_s") and not 0.0 <= value <= 3600.0:
             raise DriverError(f"{name} = {value:g} s is outside 0 to 3600 s.")
     if wanted["settling_time_s"] + wanted["integration_time_s"] <= 0.0:
         wanted["integration_time_s"] = SHORTEST_S
@@ -113,7 +118,7 @@ REGISTRY.keep(
             "z_control_time_s": 0.0,
         },
         {"z_offset_m": (-1e-6, 1e-6), "maximum_slew_rate_v_s": (1e-6, math.inf)},
-        check=_check_time,
+        check=check_times,
         changed=_z_offset_shared,
     ),
     Settings("BiasSpectr.DigSync", {"digital_sync": "off"}),
@@ -384,7 +389,8 @@ def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
     ways = next(iter(found.values())).shape[1]
     for way in range(ways):
         for index in indexes:
-            columns |= _columns(lab, index, way, data, found, bool(kept["save_all"]))
+            values = _values(lab, index, data, found)[:, way]
+            columns |= columns_of(index, way, values, bool(kept["save_all"]))
     state = lab.world.state()
     parameters = (
         float(columns[SWEEP][0]),
@@ -401,11 +407,8 @@ def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
     return Spectrum(columns, parameters, data, state.z_m)
 
 
-def _columns(
-    lab: Instrument, index: int, way: int, data: SweepData, found: dict[str, Any], save_all: bool
-) -> dict[str, Floats]:
-    """A channel one way: itself, or the average of several sweeps and, if wanted, each of them."""
-    values = _values(lab, index, data, found)[:, way]
+def columns_of(index: int, way: int, values: Floats, save_all: bool) -> dict[str, Floats]:
+    """A channel one way, (repeats, points): itself, or the average of several sweeps and, if wanted, each."""
     back = ("bwd",) if way else ()
     if len(values) == 1:
         return {_label(index, *back): values[0]}

@@ -1,4 +1,4 @@
-"""Where files of measurements go: names with a counter in the session's folder, and what their headers say."""
+"""Where files of measurements go: names with a counter in the session's folder; what their headers say."""
 
 from __future__ import annotations
 

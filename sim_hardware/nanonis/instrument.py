@@ -51,8 +51,8 @@ class Instrument:
         self._panels: dict[type[Any], Any] = {}
         self._begun: Activity | None = None
         self.experiments: dict[str, Callable[..., Any]] = {}
-        """What can be carried out at a point, by the name that patterns and point-and-shoot use: called with a
-        call and a base name."""
+        """What can be carried out at a point, by the name that patterns and point-and-shoot use: called with
+        a call and a base name."""
         self.counters: dict[str, int] = {}
         """Last number of each series of files."""
         self._closing: list[Callable[[], None]] = []

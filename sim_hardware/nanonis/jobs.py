@@ -25,7 +25,7 @@ def id_of(name: str) -> str:
 
 
 def begin(world: World, name: str, kind: str) -> str:
-    """Begin the job that a base name stands for; its id, empty if there is none or it is under way already."""
+    """Begin the job that a base name stands for; its id, empty if there is none or it is under way."""
     job_id = id_of(name)
     if not job_id or world.job_id == job_id:
         return ""

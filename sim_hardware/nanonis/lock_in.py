@@ -52,7 +52,7 @@ def time_constant_s(lab: Instrument, number: int) -> float:
     kept = lab.setting("LockIn.DemodLPFilter", number)
     if kept["lp_filter_order"] == 0:
         return FASTEST_S
-    return max(FASTEST_S, 1.0 / (2.0 * math.pi * kept["lp_filter_cutoff_frequency_hz"]))
+    return max(FASTEST_S, 1.0 / (2.0 * math.pi * float(kept["lp_filter_cutoff_frequency_hz"])))
 
 
 def phase_factor(lab: Instrument, number: int) -> complex:

@@ -13,9 +13,11 @@ from sim_hardware.nanonis import (
     piezo,
     scan,
     signals,
+    tip_shaper,
     user_io,
     util,
     z_controller,
+    z_spectroscopy,
 )
 from sim_hardware.nanonis.registry import Registry
 
@@ -32,6 +34,8 @@ MODULES = (
     signals,
     user_io,
     util,
+    tip_shaper,
+    z_spectroscopy,
     z_controller,
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ _FULL_V = 2.0 * OUTPUT_V * HIGH_VOLTAGE_GAIN
 STEEPEST_DEG = 45.0
 
 
-def _per_volt(metres: float) -> float:
-    return metres / _FULL_V
+def _sensitivities(ranges_m: Sequence[float]) -> dict[str, float]:
+    """Metres per volt at the piezo, from the ranges of the axes."""
+    return {f"calibration_{axis}_m_v": r / _FULL_V for axis, r in zip(AXES, ranges_m, strict=True)}
 
 
 def _check_range(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -42,11 +43,7 @@ def _check_range(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _range_changed(lab: Instrument, values: Mapping[str, Any]) -> None:
     ranges = [float(values[f"range_{axis}_m"]) for axis in AXES]
-    lab.store_setting(
-        "Piezo.Sens",
-        0,
-        {f"calibration_{axis}_m_v": _per_volt(r) for axis, r in zip(AXES, ranges, strict=True)},
-    )
+    lab.store_setting("Piezo.Sens", 0, _sensitivities(ranges))
     _to_world(lab, ranges)
 
 
@@ -101,10 +98,7 @@ REGISTRY.keep(
     ),
     Settings(
         "Piezo.Sens",
-        {
-            f"calibration_{axis}_m_v": _per_volt(metres)
-            for axis, metres in zip(AXES, USUAL_RANGE_M, strict=True)
-        },
+        _sensitivities(USUAL_RANGE_M),
         check=_check_sensitivity,
         changed=_sensitivity_changed,
     ),

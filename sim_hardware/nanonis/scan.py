@@ -26,6 +26,7 @@ from protocols.nanonis.conventions import (
     channel_name,
     coerced_pixels,
     frame_area,
+    frame_arguments,
     grab_from_frame,
 )
 from sim_hardware import motions, scanning
@@ -409,7 +410,7 @@ def _finish(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
         save(lab, picture)
     for name in ("autosave", "autopaste"):
         if kept[name] == "next":
-            lab.change_setting("Scan.Props", **{name: "off"})
+            lab.change_setting("Scan.Props", 0, **{name: "off"})
 
 
 # -- data ----------------------------------------------------------------------------------------------------
@@ -504,8 +505,15 @@ def wait_end(call: Call, timeout_ms: int) -> dict[str, Any]:
 
 @REGISTRY.command("Scan.WaitEndOfLine")
 def wait_line(call: Call, timeout_ms: int) -> dict[str, Any]:
-    """Wait for the end of the next line (forward and backward are finished together)."""
+    """Wait for the end of the next line (forward and backward are finished together).
+
+    Who waits while there is no scan lets time pass: on a stepped clock it passes only so.
+    """
     panel = call.lab.of(ScanPanel)
+    if call.lab.world.clock.stepped and not panel.running and timeout_ms > 0:
+        seconds = timeout_ms / 1000.0
+        call.finish(call.lab.begin("settle", seconds, motions.settle(seconds)))
+        return {"timed_out": True, "line_number": -1, "movement": "to start", "pass_number": 1}
     picture = panel.picture
     before = len(picture.activity.lines) if picture is not None and panel.running else -1
 
@@ -551,16 +559,7 @@ def save(lab: Instrument, picture: Picture) -> Path:
         if key.partition(">")[0] in kept["modules"]
     }
     settings |= {
-        "Scan>Scanfield": ";".join(
-            f"{v:.6E}"
-            for v in (
-                area.centre_x_m,
-                area.centre_y_m,
-                area.width_m,
-                area.height_m,
-                -math.degrees(area.angle_rad),
-            )
-        ),
+        "Scan>Scanfield": ";".join(f"{value:.6E}" for value in frame_arguments(area).values()),
         "Scan>series name": kept["series_name"],
         "Scan>channels": ";".join(signals.NAMES[index] for index in picture.channels),
         "Scan>pixels/line": picture.recipe.pixels,

@@ -1,9 +1,9 @@
 """The ports of the Nanonis door: sockets and threads, nothing else.
 
-Each port serves one client at a time and, on its connection, one request after the other; the ports work side
-by side.  A second client of a port is connected by the operating system and waits unheard until the first has
-left, as with the vendor's server.  A client that leaves within a long command frees the port at the latest when
-somebody else wants it; what the command had begun goes on in the world.
+Each port serves one client at a time and, on its connection, one request after the other; the ports work
+side by side.  A second client of a port is connected by the operating system and waits unheard until the
+first has left, as with the vendor's server.  A client that leaves within a long command frees the port at the
+latest when somebody else wants it; what the command had begun goes on in the world.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from sim_hardware.nanonis.registry import Registry, Settings
 
 REGISTRY = Registry()
 
-PRODUCT = "Tunnelpilot simulated SPM"
 VERSION = "5.0"
 SETTINGS_FILE = "settings.json"
 LAYOUT_FILE = "layout.json"
@@ -153,11 +152,18 @@ def leave(
     raise DriverError("the simulated electronics are ended where they were started, not by a client.")
 
 
+def product(lab: Instrument) -> str:
+    """What the microscope says of itself: that it is simulated, and how its time runs."""
+    world = lab.world
+    clock = f"time scale {world.clock.scale:g}; stepped {int(world.clock.stepped)}"
+    return f"Tunnelpilot simulated microscope {world.surface.name[:60]}; {clock}"
+
+
 @REGISTRY.command("Util.VersionGet")
 def version(call: Call) -> dict[str, Any]:
     """What this is; the release says which layouts it speaks."""
     return {
-        "product_line": PRODUCT,
+        "product_line": product(call.lab),
         "version": VERSION,
         "host_release": call.lab.release,
         "rt_release": call.lab.release,
@@ -171,7 +177,7 @@ def dat_load(call: Call, file_path: str, read_only_header: int) -> dict[str, Any
     try:
         if path.stat().st_size > LARGEST_DAT:
             raise DriverError(f"{path} is larger than {LARGEST_DAT} bytes.")
-        text = path.read_text(encoding="latin-1", newline="")
+        text = path.read_bytes().decode("latin-1")
     except OSError as missing:
         raise DriverError(f"Not a valid path: {file_path} ({missing.strerror})") from None
     head, found, body = text.partition("[DATA]\r\n")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sim_hardware.motions import Run
 from sim_hardware.situation import Activity
 from sim_hardware.trajectory import Trajectory
 from sim_hardware.world import World
@@ -36,6 +35,15 @@ class Column:
         """|I| (A) at heights."""
         log_here = np.interp(z_m, self.z_m, self.log_current)
         return np.asarray(np.minimum(np.exp(np.clip(log_here, -200.0, 50.0)), rail_a))
+
+
+def contact_height(world: World, time_s: float) -> float:
+    """Height (m, piezo coordinates) at which the tip touches the surface where it is."""
+    s = world.situation
+    x, y = np.array([s.x_m]), np.array([s.y_m])
+    offsets = world.offsets(np.array([time_s]))
+    rise = float(world.rise(x, y, offsets)[0])
+    return float(world.junction.contact(x - offsets[:, 0], y - offsets[:, 1])[0]) + rise
 
 
 def column(world: World, low_m: float, high_m: float, time_s: float, bias_v: float) -> Column:
@@ -102,12 +110,3 @@ def go(world: World, activity: Activity, z_m: float, duration_s: float) -> None:
     world.play(
         activity, vertical(world, start + (target - start) * share, begin + seconds * share, begin, bias)
     )
-
-
-def move_z(z_m: float) -> Run:
-    """Bring Z there with the controller off."""
-
-    def run(world: World, activity: Activity) -> None:
-        go(world, activity, z_m, abs(z_m - world.situation.z_m) / APPROACH_M_S)
-
-    return run
