@@ -32,6 +32,8 @@ MOST_TICKS_PER_SAMPLE = 400
 MOST_TICKS_AT_REST = 200_000
 SETTLED = 1e-12
 """At rest the loop is left as soon as the error is below this, relative, and the amplifier has followed."""
+END = 1e-3
+"""At an end of Z the loop is left when the amplifier has followed to this share of the setpoint."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ def _track(  # type: ignore[no-untyped-def]  # compiled: the types are those of 
             current = math.exp(min(exponent, 50.0)) if exponent == exponent else 0.0
             if len(noise) > 1:
                 current += noise[i * ticks + k]
-            seen += smoothing * (min(max(current, -rail), rail) - seen)
+            shown = min(max(current, -rail), rail)
+            seen += smoothing * (shown - seen)
             error = _compiled_error(seen, setpoint, logarithmic)
             integral += integral_gain * tick_s * error
             wanted = integral + proportional * error
@@ -236,7 +239,7 @@ def _track(  # type: ignore[no-untyped-def]  # compiled: the types are those of 
                 break
             if settled > 0.0 and abs(error) < settled and abs(current - seen) < settled * setpoint:
                 break
-            if settled > 0.0 and moved == 0.0 and z in (z_low, z_high):
+            if settled > 0.0 and moved == 0.0 and z in (z_low, z_high) and abs(shown - seen) < END * setpoint:
                 break
         z_out[i] = z
         seen_out[i] = seen

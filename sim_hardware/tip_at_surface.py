@@ -36,6 +36,9 @@ Floats = npt.NDArray[np.float64]
 
 CONTROLLER_NOISE = 1.0
 """Share of the amplifier's noise that the controller sees: all of it."""
+FOLLOWED_M = 50e-12
+"""Farther than this the surface does not come or go at once where the controller follows its drift."""
+MOST_STEPS = 4000
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class TipAtSurface:
         """Bring Z to the present where it moves by itself: feedback, retraction, drift into contact."""
         now = self.clock.now() if now is None else now
         s, feedback = self.situation, self.settings.feedback
-        elapsed = max(0.0, now - s.since_s)
+        since, elapsed = s.since_s, max(0.0, now - s.since_s)
         if self._live is not None:
             return
         s.since_s = now
@@ -192,8 +195,7 @@ class TipAtSurface:
         if s.feedback:
             low, _ = self.z_range()
             if elapsed > 0.0:
-                s.z_m, hit = rest(self.loop(), s.loop, profile, rise, s.z_m, elapsed)
-                touching = touching or hit
+                s.z_m, touching = self._kept(profile, rise, since, elapsed)
             lost = float(profile.target(s.setpoint_a)[0]) + rise < low and s.z_m <= low + 1e-12
             if lost and not s.lost:
                 self.note("lost_surface", z_m=s.z_m)
@@ -202,6 +204,19 @@ class TipAtSurface:
             self._crash("drift or feedback into contact")
         elif self._safe_tip_armed() and self._over_threshold(self._current_at(now)):
             self._trip()
+
+    def _kept(self, profile: Profile, rise_m: float, since_s: float, elapsed_s: float) -> tuple[float, bool]:
+        """Height (m) when the controller has kept the current for a time in which the surface came or went
+        evenly to ``rise_m``, and whether the tip touches."""
+        s, loop = self.situation, self.loop()
+        before = float(self.rise(np.array([s.x_m]), np.array([s.y_m]), self.offsets(np.array([since_s])))[0])
+        steps = min(max(1, math.ceil(abs(rise_m - before) / FOLLOWED_M)), MOST_STEPS)
+        z, hit = s.z_m, False
+        for k in range(1, steps + 1):
+            z, hit = rest(loop, s.loop, profile, before + (rise_m - before) * k / steps, z, elapsed_s / steps)
+            if hit:
+                break
+        return z, hit
 
     def _here(self, now: float) -> tuple[Profile, float]:
         """The profile under the tip and the height of the surface's origin, in piezo coordinates (m)."""
