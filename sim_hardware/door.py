@@ -23,7 +23,7 @@ from protocols.messages import simdoor as m
 from protocols.messages.base import Message
 from protocols.messages.control import Done
 from protocols.messages.data import Channel, FrameLines
-from sim_hardware import motions, scanning, sweeping
+from sim_hardware import defects, motions, scanning, sweeping
 from sim_hardware.faults import AnswerFaults
 from sim_hardware.situation import Activity
 from sim_hardware.world import World
@@ -299,15 +299,28 @@ class Door:
         )
 
     def _fault(self, message: m.SimFault) -> Message:
-        self.world.note("fault", kind=message.kind, count=message.count, seconds=message.seconds)
-        if message.kind == "exit":
-            os._exit(70)
-        if message.kind == "tip_crash":
-            self.world.crash_now("a fault on demand")
-        elif message.kind == "lose_surface":
-            self.world.recede(message.metres or 1e-6)
-        else:
-            self.faults.plan(message, time.monotonic())
+        self.world.note(
+            "fault",
+            kind=message.kind,
+            count=message.count,
+            seconds=message.seconds,
+            metres=message.metres,
+        )
+        match message.kind:
+            case "exit":
+                os._exit(70)
+            case "tip_crash":
+                self.world.crash_now("a fault on demand")
+            case "lose_surface":
+                self.world.recede(message.metres or 1e-6)
+            case "bring_sample":
+                defects.bring_sample(self.world, message.metres, message.seconds)
+            case "rail":
+                defects.saturate_preamplifier(self.world, message.count > 0)
+            case "wrong_sign":
+                defects.reverse_controller(self.world, message.count > 0)
+            case _:
+                self.faults.plan(message, time.monotonic())
         return Done()
 
     def _ground_truth(self, _: m.SimTruthQuery) -> Message:

@@ -196,9 +196,24 @@ class SimFault(Message, frozen=True, kw_only=True):
     none.
     garbage: they get random bytes.  stall: nothing is answered for ``seconds``.  tip_crash: now.
     lose_surface: the surface recedes by ``metres``.  exit: the process ends at once, without a word.
+
+    bring_sample: the sample comes nearer by ``metres`` (negative: goes away), evenly within ``seconds`` of
+    the instrument's time.  rail: the preamplifier sits at its rail.  wrong_sign: the Z-controller acts with
+    the wrong sign.  The last two until the same fault comes with ``count`` 0, which mends it.
     """
 
-    kind: Literal["delay", "drop", "garbage", "stall", "tip_crash", "lose_surface", "exit"]
+    kind: Literal[
+        "delay",
+        "drop",
+        "garbage",
+        "stall",
+        "tip_crash",
+        "lose_surface",
+        "exit",
+        "bring_sample",
+        "rail",
+        "wrong_sign",
+    ]
     count: int = 1
     seconds: float = 0.0
     metres: float = 0.0
