@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +13,25 @@ from hypothesis import strategies as st
 from scipy import constants
 from scipy.integrate import quad
 from scipy.special import expit
+from simulated import Bench
 
+from protocols.errors import DriverError
+from protocols.files.nsid import read_nsid
+from protocols.messages.recipes import Frame, SpectrumRecipe
+from sim_hardware import motions
+from sim_hardware.drift import NO_DRIFT
 from sim_hardware.physics.lockin import broadened
 from sim_hardware.physics.surface_state import AU111, Impurity, far_wave
 from sim_hardware.physics.tips import TipRecipe
 from sim_hardware.physics.tunneling import DensityTable, energy_weights
+from sim_hardware.scanning import frame
 from sim_hardware.surfaces import euzn2as2
 from sim_hardware.surfaces.au111 import BULK, FCC, HCP, KINDS, LOCALISED, REFLECTION, Au111Surface
 from sim_hardware.surfaces.band_edges import EdgeIntegral
 from sim_hardware.surfaces.energy_integrals import TipDensity, conductance_weights, current_weights
 from sim_hardware.surfaces.euzn2as2 import BANDS, EuZn2As2Surface
 from sim_hardware.surfaces.herringbone import GOLD_M, PERIOD_M, WALL_HEIGHT_M, Herringbone
+from sim_hardware.surfaces.recorded_nsid import RecordedRunSurface
 from sim_hardware.surfaces.standing_waves import (
     STEP_M,
     PointScatterers,
@@ -31,7 +41,9 @@ from sim_hardware.surfaces.standing_waves import (
     wave_energies,
     wave_table,
 )
+from sim_hardware.sweeping import sweep
 from sim_hardware.tip import Apex, Tip
+from tests.unit.nsid_file import write_run
 
 KB_V = constants.k / constants.e
 NODES = np.linspace(-2.0, 2.0, 401)
@@ -176,6 +188,20 @@ def test_apices_add_up(gold: Au111Surface) -> None:
     heights = gold.relief(x, y), gold.relief(x + second.dx_m, y + second.dy_m) - second.lift_m
     assert np.isclose(two.contact(x, y)[0], max(heights)[0], rtol=1e-12, atol=0)
     assert np.isclose(two.profile(x, y, -0.3, 1e-10).contact_m[0], max(heights)[0], rtol=1e-12, atol=0)
+
+
+def test_spectra_see_all_apices(gold: Au111Surface) -> None:
+    """At one place |I| of every bias is what the profile says (0.3 %), with two apices at the edge of a wall
+    of the reconstruction, 60 pm apart in height; so is dI/dV, over 20 mV (1 %)."""
+    tip = Tip(apices=(Apex(), Apex(2.0e-9, 1.0e-9, 60e-12), Apex(-1.0e-9, 2.0e-9, -40e-12)))
+    junction = gold.junction(tip)
+    z, bias = 1.0e-9, np.array([-0.31, -0.29])
+    there = np.array([3e-9]), np.array([4e-9])
+    exact = [junction.profile(*there, float(b), 1e-10).current(np.array([z]))[0] for b in bias]
+    found = junction.bias_profile(3e-9, 4e-9, bias, z).current(np.full(2, z))
+    assert np.allclose(found, exact, rtol=3e-3, atol=0)
+    middle = junction.conductance(3e-9, 4e-9, np.array([z]), np.array([-0.3]))
+    assert np.isclose(middle[0], (found[0] - found[1]) / 0.02, rtol=0.01, atol=0)
 
 
 def test_nothing_flows_at_zero_bias(gold: Au111Surface) -> None:
@@ -652,3 +678,95 @@ def test_the_crystal_is_reproducible(crystal: EuZn2As2Surface) -> None:
     assert counts["adsorbate"] > 100
     assert counts["substitution"] > 30
     assert euzn2as2.VACANCIES == 3
+
+
+# -- in the simulated microscope -----------------------------------------------------------------------------
+
+
+def still() -> dict[str, object]:
+    """A microscope that does not drift."""
+    return {"drift": NO_DRIFT}
+
+
+def test_a_frame_of_gold_shows_the_herringbone(bench: Callable[..., Bench], gold: Au111Surface) -> None:
+    """Through controller and piezo a line of 30 nm follows the surface: correlation above 0.9 with its relief
+    under the tip."""
+    one = bench(gold, **still())
+    one.engage(-0.3, 1e-10)
+    recipe = Frame(
+        centre_x_m=0.0,
+        centre_y_m=0.0,
+        width_m=30e-9,
+        height_m=1e-9,
+        pixels=256,
+        lines=1,
+        bias_v=-0.3,
+        setpoint_a=1e-10,
+        line_time_s=0.5,
+    )
+    one.do("settle", motions.settle(1.0))
+    done = one.do("frame", frame(recipe))
+    z = np.asarray(done.lines[0].channels[0].values)[0].mean(axis=0)
+    x = (np.arange(256) + 0.5) * 30e-9 / 256 - 15e-9
+    shown = gold.junction(Tip()).profile(x, np.zeros(256), -0.3, 1e-10).target(1e-10)
+    level = [v - np.polyval(np.polyfit(x, v, 1), x) for v in (z, shown)]
+    assert np.corrcoef(*level)[0, 1] > 0.9
+    assert 15e-12 < np.ptp(shown) < 120e-12
+
+
+def test_a_spectrum_of_the_crystal_has_its_gap(
+    bench: Callable[..., Bench], crystal: EuZn2As2Surface, recipe: SpectrumRecipe
+) -> None:
+    """A sweep of the simulated microscope shows the stated gap: nothing (under 4 pA) in its middle, and the
+    lock-in's rise at the stated conduction edge, within 60 mV."""
+    one = bench(crystal, **still())
+    one.engage(-1.5, 2e-10)
+    data = one.do("sweep", sweep(recipe)).sweep
+    assert data is not None
+    shown = {c.name: np.asarray(c.values)[0].mean(axis=0) for c in data.channels}
+    _, conduction = (float(e) for e in crystal.edges(np.array(data.x_m), np.array(data.y_m)))
+    bias = np.asarray(data.bias_v)
+    assert np.abs(shown["current"][(bias > -0.8) & (bias < 0.2)]).max() < 4e-12
+    rising = (bias > conduction + 0.1) & (bias < conduction + 0.4)
+    slope, offset = np.polyfit(bias[rising], shown["lockin_x"][rising], 1)
+    assert np.isclose(-offset / slope, conduction, rtol=0, atol=0.06)
+
+
+def test_a_recorded_run_is_served_by_the_microscope(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    """The frame is the recorded topograph, the sweep the recorded spectrum; a sweep elsewhere is refused."""
+    path = write_run(tmp_path / "run_80nm.hf5", image_units="pm")
+    surface = RecordedRunSurface(read_nsid(path), "recorded:run")
+    one = bench(surface, **still())
+    one.engage(-1.5, 2e-10)
+    recipe = Frame(
+        centre_x_m=0.0,
+        centre_y_m=0.0,
+        width_m=80e-9,
+        height_m=60e-9,
+        pixels=16,
+        lines=12,
+        bias_v=-1.5,
+        setpoint_a=2e-10,
+        line_time_s=0.1,
+    )
+    lines = one.do("frame", frame(recipe)).lines
+    z = np.array([np.asarray(line.channels[0].values)[0, 0] for line in lines])
+    assert np.allclose(z, surface.topograph, rtol=1e-6, atol=0)
+    taken = SpectrumRecipe(
+        stabilise_bias_v=-1.5,
+        stabilise_current_a=2e-10,
+        settle_s=0.1,
+        z_offset_m=0.0,
+        start_v=-1.5,
+        stop_v=1.5,
+        points=7,
+        dwell_s=0.01,
+    )
+    x, y = surface.places[1]
+    one.do("move", motions.move(float(x), float(y), 1e-6))
+    data = one.do("sweep", sweep(taken)).sweep
+    assert data is not None
+    assert np.array_equal(np.asarray(data.channels[0].values)[0, 0], surface.run.channels["current"][1])
+    one.do("move", motions.move(0.0, 0.0, 1e-6))
+    with pytest.raises(DriverError, match="nothing was recorded at"):
+        one.do("sweep", sweep(taken))
