@@ -27,6 +27,8 @@ FIRST_OUTPUT = 25
 OUTPUTS = 3
 """User outputs 2 to 4 beside the bias, as signals 25 to 27."""
 FIRST_DEMODULATOR = 86
+TIME = 127
+"""The instrument's clock: a client of a microscope whose time does not run like its own reads it here."""
 INPUT_NOISE_V = 0.2e-3
 Z_NOISE_M = 0.8e-12
 OUTPUT_RANGE_V = 10.0
@@ -45,6 +47,7 @@ def _names() -> tuple[str, ...]:
     for number in range(1, lock_in.DEMODULATORS + 1):
         first = FIRST_DEMODULATOR + 2 * (number - 1)
         names[first], names[first + 1] = f"LI Demod {number} X (A)", f"LI Demod {number} Y (A)"
+    names[TIME] = "Time (s)"
     return tuple(names)
 
 
@@ -89,6 +92,7 @@ def _value(lab: Instrument, index: int, state: InstrumentState) -> float:
         X: state.x_m,
         Y: state.y_m,
         Z: state.z_m,
+        TIME: state.time_s,
     }
     if index in plain:
         return plain[index]
