@@ -14,7 +14,7 @@ import structlog
 from actors.gateway.drivers.nanonis import frames, lockin, sweeps
 from actors.gateway.drivers.nanonis.address import Address, parse_address
 from actors.gateway.drivers.nanonis.channel import ANSWER_S, Channel
-from actors.gateway.drivers.nanonis.clock import InstrumentClock
+from actors.gateway.drivers.nanonis.clock import InstrumentClock, RunningClock, SteppedClock
 from actors.gateway.drivers.nanonis.identity import Identity, recognise, z_range
 from actors.gateway.drivers.nanonis.link import Link
 from actors.gateway.drivers.nanonis.original import OriginalSettings
@@ -88,7 +88,7 @@ class NanonisDriver:
         self._panel = Panel(self._commands, self._keep)
         self._identity: Identity | None = None
         self._identifying = threading.Lock()
-        self._clock = InstrumentClock()
+        self._clock: InstrumentClock = RunningClock()
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
         self._job = ""
@@ -109,12 +109,12 @@ class NanonisDriver:
         def ask(name: str, **arguments: Any) -> dict[str, Any]:
             return channel.ask(name, **{"answer_s": self.answer_s, **arguments})
 
-        found = read_state(ask, who.signals, self._z_range, self._clock.now())
+        found = read_state(ask, who.signals, self._z_range, self._clock.now)
         if not found.feedback and not found.withdrawn:
             limits = z_range(channel)
             if limits != self._z_range:  # somebody has moved Z's limits
                 self._z_range = limits
-                found = read_state(ask, who.signals, limits, self._clock.now())
+                found = read_state(ask, who.signals, limits, self._clock.now)
         return found
 
     def foreign_changes(self) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ class NanonisDriver:
         for k in range(1, steps + 1):
             share = k / steps
             self._ask("Bias.Set", bias_v=bias_v if k == steps else present + share * (bias_v - present))
-            self._clock.wait(max(0.0, began + share * length / slew_v_s - self._clock.now()))
+            self._clock.wait(began + share * length / slew_v_s - self._clock.now())
         self._require_taken("Bias.Set", "V", bias_v, self._ask("Bias.Get")["bias_v"])
 
     def set_setpoint(self, setpoint_a: float) -> None:
@@ -200,7 +200,7 @@ class NanonisDriver:
         self._panel.ensure(MOVE_SPEED, speed_m_s=speed_m_s, custom_speed=True)
         self._ask(
             "FolMe.XYPosSet",
-            answer_s=GRACE_S + 1.5 * self._clock.wall_s(length / speed_m_s),
+            answer_s=GRACE_S + 1.5 * self._wall_s(length / speed_m_s),
             x_m=x_m,
             y_m=y_m,
             wait=True,
@@ -227,14 +227,9 @@ class NanonisDriver:
         sweeps.configure(self._panel, who.signals, recipe)
         place = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
         z = self._ask("ZCtrl.ZPosGet", answer_s=GRACE_S)["z_position_m"]
-        self._trip.rest(self._panel)
         began = self._clock.now()
-        try:
+        with self._trip.resting(self._panel):
             bias, channels, saturated = self._swept(recipe)
-        except DriverError:
-            self._arm_quietly(recipe)
-            raise
-        self._trip.follow(self._panel, recipe.stabilise_current_a)
         return SweepData(
             bias_v=bias,
             channels=channels,
@@ -257,15 +252,16 @@ class NanonisDriver:
         """One bias pulse; the bias is read back afterwards."""
         self._prepare()
         before = float(self._ask("Bias.Get")["bias_v"])
-        self._ask(
-            "Bias.Pulse",
-            answer_s=GRACE_S + 1.5 * self._clock.wall_s(width_s),
-            wait=True,
-            width_s=width_s,
-            bias_v=bias_v,
-            z_hold=hold_z,
-            absolute_relative="absolute",
-        )
+        with self._trip.resting(self._panel):
+            self._ask(
+                "Bias.Pulse",
+                answer_s=GRACE_S + 1.5 * self._wall_s(width_s),
+                wait=True,
+                width_s=width_s,
+                bias_v=bias_v,
+                z_hold=hold_z,
+                absolute_relative="absolute",
+            )
         self._require_taken("Bias.Pulse", "V", before, self._ask("Bias.Get")["bias_v"])
 
     def indent(self, depth_m: float, bias_v: float, dwell_s: float) -> None:
@@ -287,8 +283,9 @@ class NanonisDriver:
             end_wait_time_s=0.05,
             restore_feedback=True,
         )
-        patience = GRACE_S + 1.5 * self._clock.wall_s(dwell_s + 2.0 * lift_s + 0.2)
-        self._ask("TipShaper.Start", answer_s=patience + 1.0, wait=True, timeout_ms=timeout_ms(patience))
+        patience = GRACE_S + 1.5 * self._wall_s(dwell_s + 2.0 * lift_s + 0.2)
+        with self._trip.resting(self._panel):
+            self._ask("TipShaper.Start", answer_s=patience + 1.0, wait=True, timeout_ms=timeout_ms(patience))
 
     # -- at any time, from any thread ------------------------------------------------------------------------
 
@@ -346,12 +343,36 @@ class NanonisDriver:
                 if self._identity is None:
                     found = recognise(self._commands, self.address)
                     self._urgent.release = found.release
-                    self._clock.scale = found.time_scale
+                    self._clock = self._clock_of(found)
                     self._z_range = found.info.z_range_m
                     self._trip = FastTrip(found.info.preamplifier_rail_a)
                     self._identity = found
                     log.info("electronics", name=found.info.name, release=found.release, role=self.role)
         return self._identity
+
+    def _clock_of(self, who: Identity) -> InstrumentClock:
+        """The instrument's time: its own where it is simulated, else this computer's."""
+        if not who.simulated or "time" not in who.signals.places:
+            return RunningClock(who.time_scale)
+        if who.stepped:
+            return SteppedClock(self._ask_time, self._let_pass)
+        began = time.monotonic()
+        found = self._ask_time(who)
+        return RunningClock(who.time_scale, found - 0.5 * (began + time.monotonic()) * who.time_scale)
+
+    def _ask_time(self, who: Identity | None = None) -> float:
+        place = (who or self._who()).signals.places["time"]
+        found = self._reading().ask("Signals.ValGet", signal_index=place, wait_for_newest_data=0)
+        return float(found["signal_value"])
+
+    def _let_pass(self, seconds: float) -> None:
+        """On a stepped clock time passes while somebody waits, for example for a line of no scan."""
+        self._ask(
+            "Scan.WaitEndOfLine", answer_s=GRACE_S + self._wall_s(seconds), timeout_ms=timeout_ms(seconds)
+        )
+
+    def _wall_s(self, seconds: float) -> float:
+        return seconds / self._clock.scale
 
     def _prepare(self) -> Identity:
         """Who answers, with the windows we need open."""
@@ -410,7 +431,7 @@ class NanonisDriver:
         Raises:
             DriverError: no answer in time, or none at all.
         """
-        patience = GRACE_S + 1.5 * self._clock.wall_s(sweeps.expected_s(recipe))
+        patience = GRACE_S + 1.5 * self._wall_s(sweeps.expected_s(recipe))
         try:
             return self._ask(
                 "BiasSpectr.Start", answer_s=patience, get_data=True, basename=measurement_name(self._job)
@@ -425,13 +446,6 @@ class NanonisDriver:
             self._urgent.ask("BiasSpectr.Stop", answer_s=STOP_ANSWER_S, repeat=True)
         except DriverError as problem:
             log.warning("a sweep that does not answer cannot be stopped", problem=str(problem))
-
-    def _arm_quietly(self, recipe: SpectrumRecipe) -> None:
-        """SafeTip after a sweep that failed: that error is the one to be told."""
-        try:
-            self._trip.follow(self._panel, recipe.stabilise_current_a)
-        except DriverError as problem:
-            log.warning("SafeTip is not armed again", problem=str(problem))
 
     def _stop_scan(self) -> None:
         self._urgent.ask("Scan.Action", answer_s=STOP_ANSWER_S, repeat=True, action="stop", direction="up")

@@ -7,6 +7,7 @@ the start, lines that look exactly as before the start count as not scanned unti
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actors.gateway.drivers.nanonis.channel import Ask
-from actors.gateway.drivers.nanonis.clock import InstrumentClock
+from actors.gateway.drivers.nanonis.clock import InstrumentClock, pause
 from actors.gateway.drivers.nanonis.identity import Signals
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
 from protocols.errors import DriverError, UsageError
@@ -107,7 +108,7 @@ class LiveFrame:
         recipe = self._recipe
         before = self._grab()
         direction = "up" if recipe.upward else "down"
-        began_s = self._clock.now()
+        began_s = time.monotonic()
         over = False
         self._ask("Scan.Action", action="start", direction=direction)
         try:
@@ -115,58 +116,59 @@ class LiveFrame:
             self._await_begin()
             first = self._grab()
             self._old = before if self._shows_old(first, before) else None
-            progress_s = self._clock.now()
+            progress_s = time.monotonic()
             while done < recipe.lines:
                 running = bool(self._ask("Scan.StatusGet")["status"])
                 found = self._grab()
-                now_s = self._clock.now()
-                whole = self._whole(found, over=not running, elapsed_s=now_s - began_s)
+                now_s = time.monotonic()
+                elapsed_s = (now_s - began_s) * self._clock.scale
+                whole = self._whole(found, over=not running, elapsed_s=elapsed_s)
                 if whole > done:
-                    yield self._piece(found, done, whole, now_s)
-                    done, progress_s = whole, self._clock.now()
+                    yield self._piece(found, done, whole, self._clock.now())
+                    done, progress_s = whole, time.monotonic()
                 elif not running:
                     over = True
                     raise DriverError(
                         f"the frame ended after {done} of {recipe.lines} lines.",
                         "It was stopped, or the tip was withdrawn meanwhile.",
                     )
-                elif now_s - progress_s > 4.0 * recipe.line_time_s + GRACE_S * self._clock.scale:
+                elif now_s - progress_s > 4.0 * recipe.line_time_s / self._clock.scale + GRACE_S:
                     raise DriverError(
-                        f"awaited line {done} of a frame for {self._clock.wall_s(now_s - progress_s):.1f} s; "
+                        f"awaited line {done} of a frame for {now_s - progress_s:.1f} s; "
                         f"the scan still runs.",
                         "Look at the electronics.",
                     )
                 elif done < recipe.lines:
-                    self._clock.wait(self._pause_s())
+                    pause(self._pause_s())
             over = not self._still_runs()
         finally:
             if not over:
                 self._stop_quietly()
 
     def _pause_s(self) -> float:
-        """Instrument seconds until it is worth looking again: a line both ways, within reason."""
-        wall = self._clock.wall_s(2.0 * self._recipe.line_time_s)
-        return min(max(wall, self._look_s), LONGEST_LOOK_S) * self._clock.scale
+        """Wall seconds until it is worth looking again: a line both ways, within reason."""
+        line_s = 2.0 * self._recipe.line_time_s / self._clock.scale
+        return min(max(line_s, self._look_s), LONGEST_LOOK_S)
 
     def _await_begin(self) -> None:
         """A start is carried out a little later than it is answered."""
-        until = self._clock.now() + BEGIN_S * self._clock.scale
+        until = time.monotonic() + BEGIN_S
         while not self._ask("Scan.StatusGet")["status"]:
             if self._whole(self._grab(), over=False, elapsed_s=0.0) >= self._recipe.lines:
                 return  # it is over already: simulated time can be fast
-            if self._clock.now() > until:
+            if time.monotonic() > until:
                 raise DriverError(
                     f"the scan did not begin within {BEGIN_S:g} s of its start.", "Look at the electronics."
                 )
-            self._clock.wait(self._look_s * self._clock.scale)
+            pause(self._look_s)
 
     def _still_runs(self) -> bool:
         """Whether the scan does not end by itself right after its last line."""
-        until = self._clock.now() + GRACE_S * self._clock.scale
+        until = time.monotonic() + GRACE_S
         while self._ask("Scan.StatusGet")["status"]:
-            if self._clock.now() > until:
+            if time.monotonic() > until:
                 return True
-            self._clock.wait(min(self._look_s, 0.02) * self._clock.scale)
+            pause(min(self._look_s, LOOK_SIMULATED_S))
         return False
 
     def _grab(self) -> Lines:

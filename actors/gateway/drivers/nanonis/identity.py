@@ -26,6 +26,9 @@ SIGNALS_SINCE = 11798
 OUTPUT_V = 10.0
 """Full scale of the electronics' inputs and outputs, where they do not say otherwise."""
 
+TIME = "Time (s)"
+"""A signal of our simulated door alone: the instrument's clock."""
+
 _GAIN = re.compile(r"10\s*\^\s*(?P<power>\d+)|(?P<number>\d+(?:\.\d+)?[eE]\+?\d+)")
 
 
@@ -115,6 +118,8 @@ def _places(names: Sequence[str]) -> dict[str, int]:
             places[key] = conventions.signal_index(names, name)
         except UsageError:
             continue  # a lock-in that is not there is told when it is needed
+    if TIME in names:
+        places["time"] = list(names).index(TIME)
     return places
 
 

@@ -6,6 +6,8 @@ for at once; everything else is a setting or a status and comes at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from actors.gateway.drivers.nanonis.channel import Ask
 from actors.gateway.drivers.nanonis.identity import Signals
 from protocols.errors import DriverError
@@ -20,8 +22,10 @@ SIGNALS_S = 3.0
 """Wall seconds until signals must be there."""
 
 
-def read_state(ask: Ask, signals: Signals, z_range_m: tuple[float, float], time_s: float) -> InstrumentState:
-    """Everything the gateway wants to know, at the instrument time ``time_s``.
+def read_state(
+    ask: Ask, signals: Signals, z_range_m: tuple[float, float], now: Callable[[], float]
+) -> InstrumentState:
+    """Everything the gateway wants to know; ``now`` gives the instrument time.
 
     Raises:
         DriverError: something was not answered.
@@ -37,7 +41,7 @@ def read_state(ask: Ask, signals: Signals, z_range_m: tuple[float, float], time_
     low, high = z_range_m
     at_top = z >= high - TOP_SHARE * (high - low)
     return InstrumentState(
-        time_s=time_s,
+        time_s=now(),
         bias_v=bias,
         setpoint_a=abs(setpoint),
         current_a=current,

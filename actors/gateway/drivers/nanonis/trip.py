@@ -3,13 +3,21 @@
 A reading over TCP takes up to 0.2 s on real electronics, so the guard's own watch is the slow one.  The
 threshold is the guard's: the larger of ``trip_current`` and ten setpoints, below the preamplifier's rail; a
 lower one that somebody has switched on already stays.  Within a sweep the current may saturate, which ends
-that sweep and not the run, so SafeTip rests meanwhile; the controller holds Z then.
+that sweep and not the run, and pulses and indentations mean to: SafeTip rests meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import structlog
+
 from actors.gateway.drivers.nanonis.panel import Panel, Setting, same
+from protocols.errors import DriverError
 from protocols.files.quantities import format_quantity
+
+log = structlog.get_logger(__name__)
 
 ON_OFF = Setting("SafeTip.OnOff")
 PROPS = Setting("SafeTip.Props")
@@ -20,17 +28,13 @@ BELOW_RAIL = 0.99
 
 
 class FastTrip:
-    """SafeTip over one panel.  Not armed before ``arm`` was called once."""
+    """SafeTip over one panel.  Nothing is done to it before ``arm`` was called once."""
 
     def __init__(self, rail_a: float) -> None:
         self._rail_a = rail_a
         self._trip_a: float | None = None
+        self._setpoint_a = 0.0
         self._threshold_a = 0.0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it was ever asked for."""
-        return self._trip_a is not None
 
     def arm(self, panel: Panel, trip_a: float, setpoint_a: float) -> None:
         """Switch it on with the guard's threshold.
@@ -38,8 +42,8 @@ class FastTrip:
         Raises:
             DriverError: it is not on afterwards, or has another threshold.
         """
-        self._trip_a = trip_a
-        threshold = min(max(trip_a, SETPOINTS * abs(setpoint_a)), BELOW_RAIL * self._rail_a)
+        self._trip_a, self._setpoint_a = trip_a, abs(setpoint_a)
+        threshold = min(max(trip_a, SETPOINTS * self._setpoint_a), BELOW_RAIL * self._rail_a)
         found = panel.read(PROPS)
         lower = 0.0 < found["threshold"] < threshold and not same("f", self._threshold_a, found["threshold"])
         if lower and panel.read(ON_OFF)["status"]:
@@ -53,14 +57,30 @@ class FastTrip:
         if self._trip_a is not None:
             self.arm(panel, self._trip_a, setpoint_a)
 
-    def rest(self, panel: Panel) -> None:
-        """Off for the length of a sweep, if armed."""
-        if self.wanted:
-            panel.ensure(ON_OFF, status=False)
+    @contextlib.contextmanager
+    def resting(self, panel: Panel) -> Iterator[None]:
+        """Off for as long as this lasts, if armed.
+
+        Raises:
+            DriverError: it is not on again afterwards (an error from within goes first).
+        """
+        if self._trip_a is None:
+            yield
+            return
+        panel.ensure(ON_OFF, status=False)
+        try:
+            yield
+        except BaseException:
+            try:
+                self.arm(panel, self._trip_a, self._setpoint_a)
+            except DriverError as problem:
+                log.warning("SafeTip is not armed again", problem=str(problem))
+            raise
+        self.arm(panel, self._trip_a, self._setpoint_a)
 
     def changes(self, panel: Panel) -> tuple[str, ...]:
         """What somebody else has changed about it since."""
-        if not self.wanted:
+        if self._trip_a is None:
             return ()
         if not panel.read(ON_OFF)["status"]:
             return ("SafeTip is off",)
