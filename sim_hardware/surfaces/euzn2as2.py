@@ -108,8 +108,8 @@ class EuZn2As2Surface:
         self.lattice = HexagonalLattice(LATTICE_CONSTANT_M, 11 * PM, self.lattice_angle_rad)
         self._slope = rng.normal(0.0, 3e-4, size=2)
         self._rough = Disorder(rng, (9 * NM, 40 * NM), 24)
-        self._valence = Disorder(rng, (25 * NM, 90 * NM), 16)
-        self._conduction = Disorder(rng, (25 * NM, 90 * NM), 16)
+        self._valence = Disorder(rng, (25 * NM, 90 * NM), 32)
+        self._conduction = Disorder(rng, (25 * NM, 90 * NM), 32)
         self.down_rad = float(rng.uniform(0.0, 2.0 * np.pi))
         """The direction in which the staircase descends to the plane."""
         self.gradient_rad = self.down_rad + float(rng.choice([-1.0, 1.0]) * rng.uniform(1.2, 1.9))

@@ -587,18 +587,23 @@ def test_gradient_of_the_defects() -> None:
     assert np.isclose(slope, np.log(10.0) / (250 * NM), rtol=0.2, atol=0)
 
 
-def test_where_defects_are_dense_less_flows_at_positive_bias(crystal: EuZn2As2Surface) -> None:
-    """On the bare surface the gap is wider toward the dense corner by 0.12 V over 250 nm (30 %), and at the
-    same distance the current at +1.5 V is smaller."""
-    direction = np.array([np.cos(crystal.gradient_rad), np.sin(crystal.gradient_rad)])
-    across = np.array([-direction[1], direction[0]])
+def test_where_defects_are_dense_less_flows_at_positive_bias() -> None:
+    """Over eight seeds the gap of the bare surface is wider by 0.12 V x 200 / 250 (25 %) at the dense end of
+    200 nm than at the smooth one, and at one distance less current flows there at +1.5 V."""
     rng = np.random.default_rng(2)
-    gaps = []
-    for side in (-100 * NM, 100 * NM):
-        places = side * direction[:, None] + across[:, None] * rng.uniform(-60 * NM, 60 * NM, 3000)
-        valence, conduction = crystal.edges(*places)
-        gaps.append(float(np.median(conduction - valence)))
-    assert np.isclose(gaps[1] - gaps[0], 0.12 * 200 / 250, rtol=0.4, atol=0)
+    gaps, currents = np.zeros((8, 2)), np.zeros((8, 2))
+    for seed in range(8):
+        surface = EuZn2As2Surface(seed)
+        direction = np.array([np.cos(surface.gradient_rad), np.sin(surface.gradient_rad)])
+        across = np.array([-direction[1], direction[0]])
+        ready = surface.integral(current_weights(surface.energies_v, np.array([1.5]), 77.0)[:, 0])
+        for end, side in enumerate((-100 * NM, 100 * NM)):
+            places = side * direction[:, None] + across[:, None] * rng.uniform(-100 * NM, 100 * NM, 1000)
+            valence, conduction = surface.edges(*places)
+            gaps[seed, end] = np.median(conduction - valence)
+            currents[seed, end] = np.median(ready(*places))
+    assert np.isclose(np.diff(gaps.mean(axis=0))[0], 0.12 * 200 / 250, rtol=0.25, atol=0)
+    assert currents.mean(axis=0)[1] < 0.95 * currents.mean(axis=0)[0]
 
 
 def test_the_gap_varies_over_tens_of_nanometres(crystal: EuZn2As2Surface) -> None:
