@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conformance import part_nanonistcp, part_official, part_writers
+from tests.conformance import part_files, part_nanonistcp, part_official, part_scanbot, part_writers
 from tests.conformance.environments import SetUpError, python_of
 from tests.conformance.results import Findings, failures, table
 from tests.conformance.server import ServerError
@@ -18,8 +18,10 @@ Run = Callable[[Findings, Path], None]
 
 PARTS: dict[str, tuple[str, Run, str]] = {
     "writers": ("readers", part_writers.run, "files of our writers, read by nanonispy2 and xarray-nanonis"),
+    "files": ("readers", part_files.run, "files that the server writes, read by the same two"),
     "nanonistcp": ("clients", part_nanonistcp.run, "the test suite shipped in nanonisTCP 1.1.5"),
     "official": ("clients", part_official.run, "methods and examples of nanonis-spm 1.0.9"),
+    "scanbot": ("scanbot", part_scanbot.run, "a survey and a bias series of Scanbot 4.5.1"),
 }
 """Environment, what to run, and what it is, by name."""
 

@@ -1,4 +1,4 @@
-"""Environments with other people's packages, made once from pinned requirements and kept under .conformance."""
+"""Environments with other people's packages, made once and kept under .conformance."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ EXAMPLE_S = 120.0
 EXAMPLES_TIME_SCALE = 10.0
 """The examples wait for hundreds of samples; the microscope's time runs faster for them."""
 
-EXAMPLES = (
+EXAMPLES: tuple[str, ...] = (
     "SimpleSignalAcquisition",
     "TipShaper",
     "TipCleaner",

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocols.errors import TunnelpilotError
+from protocols.files.state_directory import read_endpoints
 from protocols.files.truth_log import TruthEntry, read_truth, truth_path
 from tests.conformance.environments import HERE, ROOT
 
-USUAL_PORT = 6501
-"""The first of the four ports that public clients have built in."""
-OTHER_PORTS = range(16501, 17000, 4)
+USUAL_PORTS = (6501, 6502, 6503, 6504)
+"""The ports that public clients have built in."""
 
 START_S = 60.0
 STOP_S = 15.0
@@ -36,7 +37,7 @@ class Server:
 
     process: subprocess.Popen[bytes]
     folder: Path
-    first_port: int
+    ports: tuple[int, ...] = ()
 
     @property
     def state(self) -> Path:
@@ -44,9 +45,9 @@ class Server:
         return self.folder / "state"
 
     @property
-    def ports(self) -> str:
-        """As its command line has them."""
-        return f"{self.first_port}-{self.first_port + 3}"
+    def first_port(self) -> int:
+        """The first of its four ports."""
+        return self.ports[0]
 
     def truth(self) -> list[TruthEntry]:
         """What really happened at the tip."""
@@ -62,66 +63,91 @@ class Server:
 
     def redirection(self) -> dict[str, str]:
         """Variables that lead a client with built-in ports to this server; none where they are its own."""
-        if self.first_port == USUAL_PORT:
+        if self.ports == USUAL_PORTS:
             return {}
-        return {"PYTHONPATH": str(HERE / "redirect"), "NANONIS_FIRST_PORT": str(self.first_port)}
+        return {"PYTHONPATH": str(HERE / "redirect"), "NANONIS_PORTS": ",".join(map(str, self.ports))}
 
 
 @contextlib.contextmanager
-def serving(sample: str = "au111", *, time_scale: float = 1.0, seed: int = 1) -> Iterator[Server]:
-    """A fresh server in a temporary folder; gone with everything it wrote when the block ends.
+def serving(
+    *, sample: str | None = None, time_scale: float = 1.0, seed: int = 1, distortions: str = "ideal"
+) -> Iterator[Server]:
+    """A fresh server in a temporary folder; it is gone with everything it wrote when the block ends.
+
+    Args:
+        sample: default is that of the variable CONFORMANCE_SAMPLE, else au111.
+        time_scale: how much faster than real time passes.
+        seed: of surface, tip and noise.
+        distortions: of the scanner, as the server's command line names them.
 
     Raises:
         ServerError: it does not listen within a minute.
     """
     with tempfile.TemporaryDirectory(prefix="tp-conf-") as name:
         folder = Path(name)
-        server = _start(folder, sample, time_scale, seed)
+        command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(folder / "state")]
+        command += ["--sample", sample or os.environ.get("CONFORMANCE_SAMPLE", "au111")]
+        command += ["--seed", str(seed), "--time-scale", f"{time_scale:g}"]
+        command += ["--distortions", distortions]
+        server = _start(folder, command)
         try:
-            _wait_for_door(server)
             yield server
         finally:
             _stop(server)
 
 
-def _start(folder: Path, sample: str, time_scale: float, seed: int) -> Server:
-    first = _free_ports()
-    command = [sys.executable, "-m", "sim_hardware.stmsim", "--state", str(folder / "state")]
-    command += ["--sample", sample, "--seed", str(seed), "--time-scale", f"{time_scale:g}"]
-    command += ["--nanonis-ports", f"{first}-{first + 3}"]
-    with (folder / "server.txt").open("wb") as words:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=words, stderr=words, start_new_session=True
-        )
-    return Server(process, folder, first)
-
-
-def _free_ports() -> int:
-    """The usual ports if all four are free, else others."""
-    for first in (USUAL_PORT, *OTHER_PORTS):
-        with contextlib.ExitStack() as sockets:
-            try:
-                for port in range(first, first + 4):
-                    probe = sockets.enter_context(socket.socket())
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port))
-            except OSError:
+def _start(folder: Path, command: list[str]) -> Server:
+    """On the usual ports if all are free, else on any."""
+    usual = f"{USUAL_PORTS[0]}-{USUAL_PORTS[-1]}"
+    for ports in (usual, "0,0,0,0") if _are_free(USUAL_PORTS) else ("0,0,0,0",):
+        with (folder / "server.txt").open("wb") as words:
+            process = subprocess.Popen(
+                [*command, "--nanonis-ports", ports],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                start_new_session=True,
+            )
+        server = Server(process, folder)
+        try:
+            _wait_for_door(server)
+        except ServerError:
+            _stop(server)
+            if ports == usual and "in use" in server.words():
                 continue
-            return first
-    raise ServerError("no four ports in a row are free.")
+            raise
+        return server
+    raise ServerError(f"no server: {server.words()}")
+
+
+def _are_free(ports: tuple[int, ...]) -> bool:
+    with contextlib.ExitStack() as sockets:
+        try:
+            for port in ports:
+                probe = sockets.enter_context(socket.socket())
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _wait_for_door(server: Server) -> None:
+    """Until the server itself tells its ports."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         if not server.alive():
-            raise ServerError(f"the server ended with {server.process.returncode}:\n{server.words()}")
+            raise ServerError(f"the server ended with {server.process.returncode}: {server.words()}")
         try:
-            with socket.create_connection(("127.0.0.1", server.first_port), timeout=1.0):
-                return
-        except OSError:
-            time.sleep(LOOK_S)
-    raise ServerError(f"nobody listens on port {server.first_port} after {START_S:g} s:\n{server.words()}")
+            told = read_endpoints(server.state, "sim")
+        except TunnelpilotError:
+            told = {}
+        if told.get("nanonis_ports") and told.get("pid") == server.process.pid:
+            server.ports = tuple(int(port) for port in told["nanonis_ports"])
+            return
+        time.sleep(LOOK_S)
+    raise ServerError(f"the server told no ports within {START_S:g} s: {server.words()}")
 
 
 def _stop(server: Server) -> None:

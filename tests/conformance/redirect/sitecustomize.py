@@ -6,13 +6,13 @@ Python imports this module by itself when its folder is on PYTHONPATH; the clien
 import os
 import socket
 
-FIRST = int(os.environ.get("NANONIS_FIRST_PORT", "6501"))
+PORTS = [int(port) for port in os.environ.get("NANONIS_PORTS", "6501,6502,6503,6504").split(",")]
 _connect = socket.socket.connect
 
 
 def _redirected(self, address):
     if isinstance(address, tuple) and address[1] in range(6501, 6505):
-        address = (address[0], FIRST + address[1] - 6501, *address[2:])
+        address = (address[0], PORTS[address[1] - 6501], *address[2:])
     return _connect(self, address)
 
 
