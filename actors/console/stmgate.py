@@ -30,7 +30,9 @@ from protocols.files.state_directory import default_state_directory
 @click.option(
     "--driver-endpoint",
     default="",
-    help="Where the electronics answer (default for sim: the stmsim that runs with this state directory).",
+    help="Where the electronics answer: for nanonis HOST:PORTS, four of them, like 127.0.0.1:6501-6504 (the "
+    "default; ?release=13742 behind it if they do not tell theirs); for sim the door of a stmsim (default: "
+    "the one that runs with this state directory).",
 )
 @click.option(
     "--lease-seconds",

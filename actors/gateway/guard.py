@@ -557,6 +557,8 @@ class Guard:
             safety=self._server.endpoint,
             commands=ready.commands if ready else "",
             data=ready.data if ready else "",
+            driver=self._options.driver,
+            electronics=self._options.driver_endpoint,
         )
 
 

@@ -15,9 +15,10 @@ from actors.runtime.restart_budget import RestartBudget
 from protocols.errors import ConfigError, DeadlineError, PeerError, TunnelpilotError
 from protocols.files.state_directory import ProcessLock, read_endpoints
 from protocols.links.async_client import AsyncCommandClient
-from protocols.messages.campaign import Campaign
+from protocols.messages.campaign import Campaign, InstrumentSection
 from protocols.messages.control import WorkerQuery, WorkerStatus
 from protocols.messages.simdoor import SimQuery, SimStatus
+from protocols.nanonis.address import parse_address
 
 OPEN_S = 40.0
 """The simulated microscope builds its surface within this time."""
@@ -38,10 +39,8 @@ class World:
 
     def __init__(self, state: Path, pool: ActorPool, limits: Path | None) -> None:
         self.state, self.pool = state, pool
-        arguments = ["-m", "actors.console.stmgate", "--state", str(state)]
-        if limits is not None:
-            arguments += ["--limits", str(limits)]
-        self.gateway = Companion("gateway", tuple(arguments), state, RestartBudget())
+        self._limits = limits
+        self.gateway = Companion("gateway", gateway_arguments(state, limits), state, RestartBudget())
         self._sim_arguments: list[str] = []
         self._lock = asyncio.Lock()
         self.wanted = False
@@ -55,21 +54,29 @@ class World:
         """
         async with self._lock:
             self.wanted = True
-            await self._ensure_sim(campaign, seed, time_scale)
+            if campaign.instrument.starts_simulator:
+                await self._ensure_sim(campaign, seed, time_scale)
+            self.gateway.arguments = gateway_arguments(self.state, self._limits, campaign.instrument)
+            self._refuse_other_electronics(campaign.instrument)
             await self.gateway.ensure()
             await self._await_worker()
 
     async def replace(self, campaign: Campaign, seed: int, time_scale: float) -> None:
-        """Before a new run: if another microscope is simulated at the moment, end it and its gateway."""
+        """Before a new run: a gateway to other electronics ends, and another simulated microscope with its
+        gateway."""
         async with self._lock:
+            if self._drives_other(campaign.instrument):
+                log.info("the gateway drives other electronics: replaced")
+                await self.gateway.stop()
             if not ProcessLock(self.state, "sim").held_by_somebody():
                 return
             status = await self._sim_status()
-            if status is None or _same(status, campaign, seed, time_scale):
+            if status is None or self._simulates(status, campaign, seed, time_scale):
                 return
             log.info("another microscope is simulated: replaced", was=status.sample, seed=status.seed)
             await self.gateway.stop()
             await self.pool.call("sim_hardware", "stop", deadline_s=30.0)
+            self._sim_arguments = []
 
     async def keep(self) -> None:
         """Start again what has died, within the budgets; called now and then while a run is under way.
@@ -109,7 +116,47 @@ class World:
         """A person has looked."""
         self.gateway.budget.reset()
 
+    # ---- which electronics ----
+
+    def _drives_other(self, instrument: InstrumentSection) -> bool:
+        """Whether the gateway that runs has another driver or address than the campaign wants."""
+        if not self.gateway.runs:
+            return False
+        try:
+            found = read_endpoints(self.state, "gateway")
+        except TunnelpilotError:
+            return False
+        known = (str(found.get("driver", "sim")), str(found.get("electronics", "")))
+        if instrument.driver == "sim":
+            return known[0] != "sim"
+        return known != (instrument.driver, instrument.address)
+
+    def _refuse_other_electronics(self, instrument: InstrumentSection) -> None:
+        """A gateway that a person has started is left alone.
+
+        Raises:
+            ConfigError: it drives other electronics than the campaign wants.
+        """
+        if self._drives_other(instrument):
+            found = read_endpoints(self.state, "gateway")
+            raise ConfigError(
+                f"the gateway that runs with {self.state} drives {found.get('driver')} "
+                f"{found.get('electronics')}; the campaign wants {instrument.driver} {instrument.address}.",
+                "End that gateway, or use another --state.",
+            )
+
     # ---- the simulated microscope ----
+
+    def _simulates(self, status: SimStatus, campaign: Campaign, seed: int, time_scale: float) -> bool:
+        """Whether the simulated microscope that runs is the one that the campaign wants."""
+        instrument = campaign.instrument
+        if not instrument.starts_simulator:
+            return False
+        if instrument.driver == "nanonis":
+            ports = read_endpoints(self.state, "sim").get("nanonis_ports") or []
+            if tuple(ports) != parse_address(instrument.address).ports:
+                return False
+        return _same(status, campaign, seed, time_scale)
 
     async def _ensure_sim(self, campaign: Campaign, seed: int, time_scale: float) -> None:
         arguments = [
@@ -117,6 +164,7 @@ class World:
             *("--seed", str(_sample_seed(campaign, seed))),
             *("--time-scale", str(time_scale)),
             *(("--stepped",) if campaign.lockstep else ()),
+            *_nanonis_arguments(campaign.instrument),
         ]
         self._sim_arguments = arguments
         until = time.monotonic() + OPEN_S
@@ -129,7 +177,7 @@ class World:
                 )
             status = await self._sim_status() if found["running"] and "door" in found else None
             if status is not None:
-                if not _same(status, campaign, seed, time_scale):
+                if not self._simulates(status, campaign, seed, time_scale):
                     raise ConfigError(
                         f"a simulated microscope with sample {status.sample}, seed {status.seed}, time scale "
                         f"{status.time_scale:g} runs with {self.state}; the campaign wants "
@@ -188,6 +236,27 @@ def _same(status: SimStatus, campaign: Campaign, seed: int, time_scale: float) -
         and (campaign.lockstep or status.time_scale == time_scale)
         and status.stepped == campaign.lockstep
     )
+
+
+def gateway_arguments(
+    state: Path, limits: Path | None, instrument: InstrumentSection | None = None
+) -> tuple[str, ...]:
+    """How the gateway is started for a campaign's instrument."""
+    arguments = ["-m", "actors.console.stmgate", "--state", str(state)]
+    if limits is not None:
+        arguments += ["--limits", str(limits)]
+    if instrument is not None and instrument.driver != "sim":
+        arguments += ["--driver", instrument.driver, "--driver-endpoint", instrument.address]
+    return tuple(arguments)
+
+
+def _nanonis_arguments(instrument: InstrumentSection) -> tuple[str, ...]:
+    """What opens the simulated microscope's Nanonis door where the campaign looks for it."""
+    if instrument.driver != "nanonis":
+        return ()
+    address = parse_address(instrument.address)
+    ports = ("--nanonis-ports", ",".join(map(str, address.ports)))
+    return ports if address.release is None else (*ports, "--nanonis-release", str(address.release))
 
 
 def _sim_log(state: Path) -> str:

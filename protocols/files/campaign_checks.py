@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from protocols.errors import ConfigError, UsageError
 from protocols.files.quantities import format_quantity
 from protocols.instrument.auxiliary import MODELS, SR830_AMPLITUDE_STEP_V, SR830_TIME_CONSTANTS_S
 from protocols.messages.campaign import Campaign
+from protocols.nanonis.address import LOOPBACK, parse_address
+from protocols.nanonis.conventions import check_pixels
 
 _LONGEST_OVERSHOOT = 1e-9
 """V by which a window may pass the sweep's end, for rounding."""
@@ -40,7 +43,7 @@ def contradictions(campaign: Campaign) -> list[Problem]:
     return [
         problem
         for check in (
-            *(_sample, _imaging, _biases, _lockin, _scalar, _planner, _windows, _drift),
+            *(_sample, _electronics, _imaging, _biases, _lockin, _scalar, _planner, _windows, _drift),
             *(_auxiliary, _lockins_beside, _waits),
         )
         for problem in check(campaign)
@@ -61,6 +64,37 @@ def _sample(campaign: Campaign) -> Iterator[Problem]:
             f'no such sample; known are {known}, "recorded:demo", "recorded:FILE.3ds"',
             sample,
         )
+
+
+def _electronics(campaign: Campaign) -> Iterator[Problem]:
+    """What electronics that speak the Nanonis protocol need, and keys that mean nothing without them."""
+    instrument = campaign.instrument
+    if instrument.driver != "nanonis":
+        if instrument.simulated:
+            yield Problem("instrument", "simulated", 'means nothing without driver = "nanonis"', True)
+        return
+    try:
+        address = parse_address(instrument.address)
+    except ConfigError as wrong:
+        yield Problem("instrument", "address", str(wrong), instrument.address)
+    else:
+        if instrument.simulated and address.host not in LOOPBACK:
+            yield Problem(
+                "instrument", "address", "a simulated microscope is on this computer", instrument.address
+            )
+    if not instrument.simulated and instrument.time_scale != 1.0:
+        yield Problem(
+            "instrument",
+            "time_scale",
+            "real electronics run at 1; 'simulated = true' starts a simulated microscope",
+            instrument.time_scale,
+        )
+    imaging = campaign.imaging
+    for key, pixels in (("pixels", imaging.pixels), ("reference_pixels", imaging.reference_pixels)):
+        try:
+            check_pixels(pixels)
+        except UsageError as wrong:
+            yield Problem("imaging", key, str(wrong), pixels)
 
 
 def _imaging(campaign: Campaign) -> Iterator[Problem]:

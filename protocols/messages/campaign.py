@@ -17,14 +17,24 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class InstrumentSection(_Section, frozen=True, kw_only=True):
-    """Which microscope.  ``driver`` "sim" starts (or joins) a simulated one with ``sample``."""
+    """Which microscope.  ``driver`` "sim" starts (or joins) a simulated one with ``sample``; "nanonis" uses
+    electronics that are there, unless ``simulated`` says to start the simulated one behind those ports."""
 
-    driver: Literal["sim"] = "sim"
+    driver: Literal["sim", "nanonis"] = "sim"
+    address: str = ""
+    """Of the electronics, for "nanonis" (``protocols.nanonis.address``); "": the usual ports here."""
+    simulated: bool = False
+    """With "nanonis": start the simulated microscope with ``sample`` at ``address``."""
     sample: str = "vacancy"
     """Simulated sample: "vacancy", "terraces", or "recorded:PATH" (a .3ds file; "recorded:demo" is ours)."""
     sample_seed: int | None = None
     """Seed of the surface; None: the campaign's seed."""
     time_scale: float = 1.0
+
+    @property
+    def starts_simulator(self) -> bool:
+        """Whether a simulated microscope is started for the campaign."""
+        return self.driver == "sim" or self.simulated
 
 
 class ImagingSection(_Section, frozen=True, kw_only=True):

@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from actors.gateway.drivers.nanonis import frames, lockin, sweeps
-from actors.gateway.drivers.nanonis.address import Address, parse_address
 from actors.gateway.drivers.nanonis.channel import ANSWER_S, Channel
 from actors.gateway.drivers.nanonis.clock import InstrumentClock, RunningClock, SteppedClock
 from actors.gateway.drivers.nanonis.identity import Identity, recognise, z_range
@@ -26,6 +25,7 @@ from protocols.files.quantities import format_quantity
 from protocols.instrument.driver import DriverInfo
 from protocols.messages.data import FrameLines, InstrumentState, SweepData
 from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
+from protocols.nanonis.address import Address, parse_address
 from protocols.nanonis.conventions import timeout_ms
 
 log = structlog.get_logger(__name__)

@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.gateway.drivers.nanonis.address import Address
 from actors.gateway.drivers.nanonis.channel import Channel
 from protocols.errors import DriverError, UsageError
 from protocols.instrument.driver import DriverInfo
 from protocols.nanonis import conventions
+from protocols.nanonis.address import Address
 from protocols.nanonis.commands import KNOWN_RELEASES, RELEASE
 
 SIMULATED = re.compile(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import structlog
 
-from actors.gateway.drivers.nanonis.address import Address
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
 from protocols.errors import DriverError
 from protocols.files.state_directory import write_durably
+from protocols.nanonis.address import Address
 
 log = structlog.get_logger(__name__)
 

@@ -22,6 +22,8 @@ from protocols.nanonis.commands import RELEASE
 DEFAULT = "127.0.0.1:6501-6504"
 """The ports that every public client assumes."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 PORTS_NEEDED = 4
 OLDEST_RELEASE = 5000
 _FORM = "Write it like 127.0.0.1:6501-6504, or 10.0.0.5:6501,6502,6503,6504?release=13742."
