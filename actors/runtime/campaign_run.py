@@ -25,7 +25,7 @@ from actors.runtime.run_tasks import BEAT_S, first_of, watched
 from actors.runtime.site import Site
 from actors.runtime.window_loop import CALL_S, THINK_S, WindowLoop
 from protocols.errors import DiskFullError, StaleEpochError, TunnelpilotError
-from protocols.messages.jobs import JobState
+from protocols.messages.jobs import CHANGED_BY_OTHERS, JobState
 from protocols.messages.recipes import Recipe
 from protocols.messages.records import AttemptEnded, Conclusion, OperatorAction, Record, WindowOpened
 from protocols.states.park import ENGAGED
@@ -347,6 +347,8 @@ class CampaignRun:
         if outcome["state"] != "finished":
             text = f"{subject}: {outcome['state']}: {outcome['reason']}"
             self.site.ring.say("scan_controller", "attempt", text, self.run, outcome["job_id"])
+            if outcome["reason"].startswith(CHANGED_BY_OTHERS):
+                raise HoldError(f"{subject}: {outcome['reason']}")
             if self.ledger.subject(subject).given_up:
                 raise HoldError(f"the frame {subject} cannot be taken: {outcome['reason']}")
             await asyncio.sleep(BEAT_S)  # a park is seen by then

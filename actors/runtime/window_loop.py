@@ -20,6 +20,7 @@ from actors.runtime.run_tasks import first_of, watched
 from actors.runtime.site import Site
 from actors.runtime.spectra_pipeline import DecisionFact, Plan, WindowFacts, Wishes, next_wishes
 from protocols.messages.campaign import Campaign
+from protocols.messages.jobs import CHANGED_BY_OTHERS
 from protocols.messages.records import Decision
 
 CALL_S = 600.0
@@ -206,6 +207,8 @@ class WindowLoop:
         if not taken:
             outcome = await self._patch(name)
             if outcome["state"] != "finished":
+                if outcome["reason"].startswith(CHANGED_BY_OTHERS):
+                    self._hold(f"{name}: {outcome['reason']}")
                 await asyncio.sleep(AGAIN_S)
                 return
             taken = outcome["job_id"]
@@ -277,6 +280,8 @@ class WindowLoop:
                 self._ledger.run,
                 outcome["job_id"],
             )
+            if outcome["reason"].startswith(CHANGED_BY_OTHERS):
+                self._hold(f"{name}: {outcome['reason']}")
             if self._ledger.subject(name).given_up:
                 self._failed.append(f"{name}: {outcome['reason']}")
                 if len(self._failed) >= FAILURES_IN_A_ROW:
