@@ -25,6 +25,7 @@ from protocols.files.state_directory import (
 from protocols.files.truth_log import TruthEntry, read_truth, truth_path
 from protocols.links.reactor import Waker
 from protocols.nanonis.commands import KNOWN_RELEASES, RELEASE
+from protocols.nanonis.conventions import PORTS
 from sim_hardware.clock import Clock, ScaledClock, SteppedClock
 from sim_hardware.controller import warm_up
 from sim_hardware.damage import Crater, crater_at
@@ -32,6 +33,7 @@ from sim_hardware.door import Door
 from sim_hardware.drift import DriftSettings
 from sim_hardware.faults import parse_faults
 from sim_hardware.nanonis.door import NanonisDoor, session_path
+from sim_hardware.nanonis.loggers import TCP_LOG_PORT
 from sim_hardware.nanonis.server import parse_ports
 from sim_hardware.scanner import PRESETS
 from sim_hardware.surfaces.base import Surface
@@ -99,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="faults of the first answers, KIND[:COUNT[:SECONDS]],... for example drop:3",
     )
     parser.add_argument("--verbose", action="store_true", help="log to the terminal too")
+    parser.add_argument("--announce", action="store_true", help="say on the terminal when the doors are open")
     return parser
 
 
@@ -164,9 +167,16 @@ def run(options: argparse.Namespace) -> None:
         if nanonis is not None:
             nanonis.start()
         publish_endpoints(
-            options.state, "sim", door=door.server.endpoint, sample=options.sample, nanonis_ports=ports
+            options.state,
+            "sim",
+            door=door.server.endpoint,
+            sample=options.sample,
+            nanonis_ports=ports,
+            nanonis_log_port=nanonis.log_port if nanonis is not None else 0,
         )
         log.info("open", door=door.server.endpoint, nanonis=ports, sample=options.sample, seed=options.seed)
+        if options.announce:
+            announce(options, door, nanonis)
         while not ended.is_set():
             door.serve_once()
         if nanonis is not None:
@@ -183,6 +193,16 @@ def run(options: argparse.Namespace) -> None:
         log.info("closed")
 
 
+def announce(options: argparse.Namespace, door: Door, nanonis: NanonisDoor | None) -> None:
+    """Tell a person where the microscope can be reached."""
+    ports = " ".join(str(port) for port in nanonis.ports) if nanonis is not None else "none"
+    print(f"A simulated microscope over {options.sample}, time scale {options.time_scale:g}.")
+    print(f"  Nanonis TCP  127.0.0.1, ports {ports}" + (f", log {nanonis.log_port}" if nanonis else ""))
+    print(f"  Tunnelpilot  {door.server.endpoint}")
+    print(f"  files        {session_path(options.state)}")
+    print("Ctrl-C withdraws the tip and ends it.", flush=True)
+
+
 def open_nanonis(options: argparse.Namespace, world: World) -> NanonisDoor | None:
     """The Nanonis door, if it is wanted.
 
@@ -192,7 +212,8 @@ def open_nanonis(options: argparse.Namespace, world: World) -> NanonisDoor | Non
     if not options.nanonis_ports:
         return None
     ports = parse_ports(options.nanonis_ports)
-    return NanonisDoor(world, session_path(options.state), ports, options.nanonis_release)
+    log_port = TCP_LOG_PORT if PORTS[0] in ports else 0
+    return NanonisDoor(world, session_path(options.state), ports, options.nanonis_release, log_port)
 
 
 def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> tuple[TruthPen, World]:

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 PATIENCE_S = 1.5
 """Wall seconds that a command waits for a short action before it (every plain command answers within 2 s)."""
-SHORT = frozenset({"ramp", "move", "settle", "z", "home", "switching off"})
+SHORT = frozenset({"ramp", "move", "settle", "z", "home", "switching off", "pulse", "tip shaper"})
 """Activities that a following command waits for instead of being refused."""
 
 WINDOWS = {

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from sim_hardware.nanonis import (
+    atom_tracking,
     bias,
     bias_spectroscopy,
     follow_me,
+    generators,
     lock_in,
+    loggers,
     marks,
     motor,
     oscilloscopes,
+    pattern,
     piezo,
+    regulators,
     scan,
     signals,
+    sweepers,
     tip_shaper,
     user_io,
     util,
@@ -22,21 +28,27 @@ from sim_hardware.nanonis import (
 from sim_hardware.nanonis.registry import Registry
 
 MODULES = (
+    atom_tracking,
     bias,
     bias_spectroscopy,
     follow_me,
+    generators,
     lock_in,
+    loggers,
     marks,
     motor,
     oscilloscopes,
+    pattern,
     piezo,
+    regulators,
     scan,
     signals,
+    sweepers,
+    tip_shaper,
     user_io,
     util,
-    tip_shaper,
-    z_spectroscopy,
     z_controller,
+    z_spectroscopy,
 )
 
 

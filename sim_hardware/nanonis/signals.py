@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,10 @@ INPUT_NOISE_V = 0.2e-3
 Z_NOISE_M = 0.8e-12
 OUTPUT_RANGE_V = 10.0
 MEASURED_EXTRA = ("Excitation (V)", "Phase (deg)")
+
+
+DRIVEN_OUTPUTS: list[Callable[[Instrument, int], float | None]] = []
+"""What may drive a user output (its number) instead of its own setting: controllers, generators."""
 
 
 def _names() -> tuple[str, ...]:
@@ -110,6 +115,10 @@ def _value(lab: Instrument, index: int, state: InstrumentState) -> float:
 
 def output_value(lab: Instrument, number: int) -> float:
     """What a user output puts out: its own value, or the signal that it monitors, within its limits."""
+    for driver in DRIVEN_OUTPUTS:
+        driven = driver(lab, number)
+        if driven is not None:
+            return driven
     mode = lab.setting("UserOut.Mode", number)["output_mode"]
     if mode == 1:
         monitored = lab.setting("UserOut.MonitorCh", number)["monitor_channel_index"]
