@@ -584,6 +584,20 @@ def test_old_lines_are_not_taken_for_new_ones(electronics: ScriptedNanonis, conn
     assert not any((np.asarray(piece.channels[0].values) == np.float32(1e-9)).any() for piece in pieces)
 
 
+def test_the_frame_before_may_have_had_another_size(electronics: ScriptedNanonis, connect: Connect) -> None:
+    """Until the scan begins the live frame is the old one; its size is nobody's fault."""
+    driver = engaged(connect(electronics))
+    original, looks = electronics._scan_framedatagrab, []
+
+    def late(channel_index: int, direction: str) -> dict[str, Any]:
+        looks.append(channel_index)
+        answer = original(channel_index, direction)
+        return {**answer, "data": np.ones((32, 32))} if len(looks) <= 4 else answer
+
+    electronics._scan_framedatagrab = late  # type: ignore[method-assign]
+    assert sum(len(piece.rows) for piece in driver.frame(FRAME)) == 8
+
+
 # Others
 
 

@@ -106,7 +106,7 @@ class LiveFrame:
             DriverError: it ended before its last line, or came to a standstill.
         """
         recipe = self._recipe
-        before = self._grab()
+        before = self._grab(begun=False)
         direction = "up" if recipe.upward else "down"
         began_s = time.monotonic()
         over = False
@@ -114,7 +114,7 @@ class LiveFrame:
         try:
             done = 0
             self._await_begin()
-            first = self._grab()
+            first = self._grab(begun=False)
             self._old = before if self._shows_old(first, before) else None
             progress_s = time.monotonic()
             while done < recipe.lines:
@@ -154,7 +154,7 @@ class LiveFrame:
         """A start is carried out a little later than it is answered."""
         until = time.monotonic() + BEGIN_S
         while not self._ask("Scan.StatusGet")["status"]:
-            if self._whole(self._grab(), over=False, elapsed_s=0.0) >= self._recipe.lines:
+            if self._whole(self._grab(begun=False), over=False, elapsed_s=0.0) >= self._recipe.lines:
                 return  # it is over already: simulated time can be fast
             if time.monotonic() > until:
                 raise DriverError(
@@ -171,8 +171,9 @@ class LiveFrame:
             pause(min(self._look_s, LOOK_SIMULATED_S))
         return False
 
-    def _grab(self) -> Lines:
-        """The live frame, (channels, directions, lines, pixels), row 0 at the lowest y.
+    def _grab(self, begun: bool = True) -> Lines:
+        """The live frame, (channels, directions, lines, pixels), row 0 at the lowest y.  Before it has
+        ``begun`` it may still be the one before, of another size: that shows nothing of ours.
 
         Raises:
             DriverError: it is of another size than was asked for.
@@ -185,7 +186,7 @@ class LiveFrame:
                     "Scan.FrameDataGrab", answer_s=GRAB_S, channel_index=place, direction=direction
                 )
                 found = frame_from_grab(answer["data"])
-                if found.size == 0:
+                if found.size == 0 or (found.shape != shape and not begun):
                     found = np.full(shape, np.nan)
                 if found.shape != shape:
                     raise DriverError(
