@@ -305,14 +305,15 @@ class AuxiliaryWatch:
             self._queue(f"auxiliary-connected:{name}:{round(connected.wall_s * 1e6)}", connected)
             self._ring.say(name, "auxiliary", f"{connected.identity} at {connected.port}", self.run)
         answers = health.state == "answers"
+        if not answers and not health.reason:
+            return  # it is just being opened
         if self._answering.get(name, True) != answers:
             what = "it answers again" if answers else health.reason
             required = any(c.section.name == name for c in self._conditions)
             action = "" if answers else ("the run waits if it lasts" if required else "the run goes on")
             self._queue(f"fault:auxiliary:{time.time_ns()}", Fault(actor=name, what=what, action=action))
             self._ring.say(name, "fault" if not answers else "auxiliary", what, self.run)
-        if answers or health.reason:
-            self._answering[name] = answers
+        self._answering[name] = answers
 
     def _reason(self, condition: _Condition, now_s: float) -> str:
         watch, band = condition.watch, condition.watch.band
