@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 RESULTS := bench-results
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup lint types test demo bench chaos soak clean
+.PHONY: setup lint types test demo bench chaos conformance soak clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -40,8 +40,12 @@ bench: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos --seed 1 --out $(RESULTS)
 
+# Others' clients and readers against our server and files, each in an environment of its own (.conformance).
+conformance: $(STAMP)
+	$(BIN)/python -m tests.conformance
+
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak --seconds 60
 
 clean:
-	rm -rf .venv build state $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .conformance build state $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

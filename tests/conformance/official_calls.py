@@ -1,8 +1,8 @@
 """Calls of the official client, nanonis-spm 1.0.9, in the order in which they are made: data for "official".
 
-Each is (method, arguments, expected values or None).  Values are expected as the client decodes them: the same
-list, numbers to float32; None within the list stands for any value.  Among the arguments "NaN" is the number, and
-"$METHOD.2" the third value that METHOD gave before.
+Each is (method, arguments, expected values or None).  Values are expected as the client decodes them: the
+same list, numbers to float32; None within the list stands for any value.  Among the arguments "NaN" is the
+number, and "$METHOD.2" the third value that METHOD gave before.
 """
 
 from __future__ import annotations
@@ -197,10 +197,16 @@ FOLLOW_ME: list[Call] = [
     ("AtomTrack_PropsGet", [], [1e-3, 20.0, 5e-11, 0.0, 0.1]),
     ("AtomTrack_CtrlSet", [0, 1], None),
     ("AtomTrack_StatusGet", [0], [1]),
+    ("AtomTrack_CtrlSet", [1, 1], None),
+    ("AtomTrack_CtrlSet", [2, 1], None),
+    ("AtomTrack_StatusGet", [2], [1]),
+    ("Signals_ValGet", [30, 1], None),
+    ("AtomTrack_DriftComp", [], None),
+    ("AtomTrack_CtrlSet", [2, 0], None),
+    ("AtomTrack_CtrlSet", [1, 0], None),
     ("AtomTrack_CtrlSet", [0, 0], None),
     ("AtomTrack_StatusGet", [0], [0]),
     ("AtomTrack_QuickCompStart", [0], None),
-    ("AtomTrack_DriftComp", [], None),
     ("Piezo_DriftCompSet", [2, 0.0, 0.0, 0.0, 10.0], None),
 ]
 
@@ -311,7 +317,7 @@ PATTERN: list[Call] = [
     ("Pattern_CloudGet", [], None),
     ("Pattern_ExpOpen", [], None),
     ("Pattern_PropsGet", [], None),
-    ("Pattern_PropsSet", ["", "conformance_grid", "", 0.0, 2], None),
+    ("Pattern_PropsSet", ["", "conformance_grid", "", 0.0, 0], None),
     ("Pattern_ExpStart", [1], None),
     ("Pattern_ExpStatusGet", [], None),
     ("Pattern_ExpPause", [1], None),
@@ -474,6 +480,58 @@ LOGS: list[Call] = [
     ("GenSwp_Stop", [], None),
 ]
 
+GENERATORS: list[Call] = [
+    ("FunGen1Ch_PropsSet", [50.0, 20.0, 0, 0], None),
+    ("FunGen1Ch_PropsGet", [], [50.0, 20.0, 0, 0]),
+    ("FunGen1Ch_IdleSet", [0.5], None),
+    ("FunGen1Ch_IdleGet", [], [0.5]),
+    ("FunGen1Ch_Start", [2, 1], None),
+    ("FunGen1Ch_StatusGet", [], None),
+    ("FunGen1Ch_Stop", [], None),
+    ("FunGen1Ch_StatusGet", [], [0, 0]),
+    ("FunGen2Ch_IdleSet", [1, 0.5], None),
+    ("FunGen2Ch_IdleGet", [1], [0.5]),
+    ("FunGen2Ch_OnOffSet", [1, 1], None),
+    ("FunGen2Ch_OnOffGet", [1], [1]),
+    ("FunGen2Ch_SignalSet", [1, 25], None),
+    ("FunGen2Ch_SignalGet", [1], [25]),
+    ("FunGen2Ch_PropsSet", [1, 50.0, 0.05, 0, 0, 0], None),
+    ("FunGen2Ch_PropsGet", [1], [50.0, 0.05, 0, 0, 0]),
+    ("FunGen2Ch_WaveformSet", [1, 1], None),
+    ("FunGen2Ch_WaveformGet", [1], [1]),
+    ("FunGen2Ch_Start", [2, 1], None),
+    ("FunGen2Ch_StatusGet", [], None),
+    ("FunGen2Ch_Stop", [], None),
+    ("FunGen2Ch_StatusGet", [], [0, 0]),
+    ("GenPICtrl_AOPropsSet", ["Output", "V", 10.0, -10.0, 1.0, 0.0], None),
+    ("GenPICtrl_AOPropsGet", [], [6, "Output", 1, "V", 10.0, -10.0, 1.0, 0.0]),
+    ("GenPICtrl_AOValSet", [0.5], None),
+    ("GenPICtrl_AOValGet", [], [0.5]),
+    ("GenPICtrl_ModChSet", [-1], None),
+    ("GenPICtrl_ModChGet", [], [-1]),
+    ("GenPICtrl_DemodChSet", [0, 0], None),
+    ("GenPICtrl_DemodChGet", [], [0]),
+    ("GenPICtrl_PropsSet", [0.0, 1.0, 0.1, 1], None),
+    ("GenPICtrl_PropsGet", [], [0.0, 1.0, 0.1, 1]),
+    ("GenPICtrl_OnOffSet", [0], None),
+    ("GenPICtrl_OnOffGet", [], [0]),
+    ("PICtrl_CtrlChSet", [1, 26], None),
+    ("PICtrl_CtrlChGet", [1], None),
+    ("PICtrl_InputChSet", [1, 0], None),
+    ("PICtrl_InputChGet", [1], None),
+    ("PICtrl_CtrlChPropsSet", [1, -5.0, 5.0], None),
+    ("PICtrl_CtrlChPropsGet", [1], [-5.0, 5.0]),
+    ("PICtrl_PropsSet", [1, 0.0, 1.0, 1.0, 1], None),
+    ("PICtrl_PropsGet", [1], [0.0, 1.0, 1.0, 1]),
+    ("PICtrl_OnOffSet", [1, 0], None),
+    ("PICtrl_OnOffGet", [1], [0]),
+    ("DigLines_PropsSet", [1, 0, 1, 1], None),
+    ("DigLines_OutStatusSet", [0, 1, 1], None),
+    ("DigLines_TTLValGet", [0], None),
+    ("DigLines_Pulse", [0, [1], 0.01, 0.01, 2, 1], None),
+    ("UserIn_CalibrSet", [2, 1.0, 0.0], None),
+]
+
 GROUPS: dict[str, list[Call]] = {
     "utilities and signals": UTIL + SIGNALS,
     "bias, current, lock-in": BIAS + LOCK_IN,
@@ -484,11 +542,15 @@ GROUPS: dict[str, list[Call]] = {
     "spectroscopy, pattern": BIAS_SPECTROSCOPY + Z_SPECTROSCOPY + PATTERN,
     "tip, marks, outputs": TIP + MARKS + USER_OUTPUTS,
     "oscilloscopes, logs, sweeps": OSCILLOSCOPES + LOGS,
+    "generators, regulators, lines": GENERATORS,
 }
 
+MODULES = sorted({method.partition("_")[0] for calls in GROUPS.values() for method, _, _ in calls})
+"""Modules of the electronics all of whose methods are called or left out for a reason."""
+
 CLIENT_BUGS: dict[str, str] = {
-    "Scan_PropsGet": "the client expects other fields than release 14718 has; it raises TypeError on any answer",
-    "Util_VersionGet": "the client reads strings without their sizes; it raises struct.error on any answer",
+    "Scan_PropsGet": "expects other fields than release 14718 has and raises TypeError on any answer",
+    "Util_VersionGet": "reads strings without their sizes and raises struct.error on any answer",
     "Osci1T_TrigGet": "sends four of the six arguments that it takes; the command has none and four values",
     "Osci1T_TimebaseGet": "sends Osci1T.TimebaseSet without its argument",
     "Osci2T_TimebaseSet": "sends Osci1T.TimebaseSet with a number of two bytes",
@@ -497,7 +559,7 @@ CLIENT_BUGS: dict[str, str] = {
     "Osci2T_TrigGet": "sends arguments; the command has none, and values that the client does not expect",
     "SpectrumAnlzr_DataGet": "reads the numbers as float32; the manual says float64",
     "BiasSpectr_StatusGet": "does not expect the status and reports its bytes as an error text",
-    "ZSpectr_PropsGet": "expects two fields less than the command has and reports their bytes as an error text",
+    "ZSpectr_PropsGet": "expects two fields less than the command has and reports them as an error text",
     "ZSpectr_RetractSecondSet": "sends a command name that does not exist (ZSpectr.Retract2ndSet is meant)",
     "ZSpectr_RetractSecondGet": "sends a command name that does not exist (ZSpectr.Retract2ndGet is meant)",
 }

@@ -155,7 +155,7 @@ def _heights(findings: Findings, taken: dict[str, dict[str, Any]], arrays: dict[
 
 
 def _grid(findings: Findings, name: str, what: dict[str, Any]) -> GridTruth:
-    """The truth of a grid from its geometry and the bias recorded with it; the other numbers as our reader has
+    """The truth of a grid from its geometry and the bias recorded with it; other numbers as our reader has
     them, which the readers of others must confirm."""
     path = Path(what["path"])
     ours = read_grid(path, partial=True)
@@ -192,9 +192,7 @@ def _grid(findings: Findings, name: str, what: dict[str, Any]) -> GridTruth:
 
 def _places(findings: Findings, taken: dict[str, dict[str, Any]], log: list[TruthEntry]) -> None:
     """The sweeps of a grid were made where its file says, in the file's order."""
-    made = np.array(
-        [[e.detail["x"], e.detail["y"]] for e in log if e.event == "sweep_done" and "x" in e.detail]
-    )
+    made = np.array([[e.detail["x_m"], e.detail["y_m"]] for e in log if e.event == "sweep_done"])
     for name, what in taken.items():
         if not name.startswith("grid"):
             continue
@@ -206,5 +204,7 @@ def _places(findings: Findings, taken: dict[str, dict[str, Any]], log: list[Trut
             for k in range(len(made) - len(told) + 1)
         )
         findings.add(
-            f"{name}: the truth log has its sweeps at these places, in this order", found, f"{len(made)}"
+            f"{name}: the truth log has its sweeps at these places, in this order",
+            found,
+            f"{len(made)} sweeps",
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.conformance.environments import HERE, python_of, run_client
-from tests.conformance.official_calls import CLIENT_BUGS, GROUPS, LEFT_OUT
+from tests.conformance.official_calls import CLIENT_BUGS, GROUPS, LEFT_OUT, MODULES
 from tests.conformance.results import Findings
 from tests.conformance.server import Server, serving
 
@@ -43,12 +43,26 @@ EXAMPLE_ERRORS: dict[str, str] = {
 
 def run(findings: Findings, folder: Path) -> None:
     """Methods in groups against one server, then each example against a server of its own."""
+    _complete(findings, folder)
     with serving() as server:
         for group, calls in GROUPS.items():
             _call(findings, folder, server, group, calls)
         findings.add("the server outlives the calls", server.alive(), server.words())
     for example in EXAMPLES:
         _example(findings, folder, example)
+
+
+def _complete(findings: Findings, folder: Path) -> None:
+    """No method of the modules is forgotten."""
+    words = "import nanonis_spm; print('\\n'.join(dir(nanonis_spm.Nanonis)))"
+    listed = run_client(python_of("clients"), ["-c", words], deadline_s=60.0, folder=folder).stdout.split()
+    there = {name for name in listed if name.partition("_")[0] in MODULES and "_" in name}
+    called = {method for calls in GROUPS.values() for method, _, _ in calls}
+    forgotten = sorted(there - called - set(LEFT_OUT))
+    name = (
+        f"all {len(there)} methods of {len(MODULES)} modules are called, less {len(LEFT_OUT)} with a reason"
+    )
+    findings.add(name, bool(there) and not forgotten, f"forgotten: {', '.join(forgotten)}")
 
 
 def _call(findings: Findings, folder: Path, server: Server, group: str, calls: list[Any]) -> None:
@@ -126,8 +140,3 @@ def _example(findings: Findings, folder: Path, example: str) -> None:
         findings.add(
             f"example {example}: no error answers", good=False, note=done.stdout[begin : begin + 200]
         )
-
-
-def left_out() -> str:
-    """What is not called and why, for the log."""
-    return "\n".join(f"  not called: {method}: {why}" for method, why in LEFT_OUT.items())

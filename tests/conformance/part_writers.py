@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,14 +24,43 @@ CONTROLLER = SxmController(name="log Current", on=True, setpoint=1e-10, p_gain_m
 
 def run(findings: Findings, folder: Path) -> None:
     """Write every kind of file in its variants and have them read."""
-    compare(findings, [*_images(folder), *_spectra(folder), *_grids(folder)], folder)
+    images = list(_images(folder))
+    compare(findings, [*images, *_spectra(folder), *_grids(folder)], folder)
+    _controls(findings, images[0], folder)
+
+
+def run_scifireaders(findings: Findings, folder: Path) -> None:
+    """The same for SciFiReaders, which reads images only if they are square, and no grids like ours."""
+    images = [image for image in _images(folder) if "8x8" in image.path.name]
+    compare(findings, [*images, *_spectra(folder)], folder, ("SciFiReaders",))
+
+
+def _controls(findings: Findings, image: ImageTruth, folder: Path) -> None:
+    """An image that is held against a wrong truth must be found wrong."""
+    z, back = image.forward["Z"], image.backward["Z"]
+    for what, wrong in {
+        "turned up-down": dataclasses.replace(image, forward={"Z": z[::-1]}),
+        "turned left-right": dataclasses.replace(image, forward={"Z": z[:, ::-1]}),
+        "a backward image not mirrored": dataclasses.replace(image, backward={"Z": back[:, ::-1]}),
+        "another scan direction": dataclasses.replace(image, upward=not image.upward),
+        "one number off by one part in a million": dataclasses.replace(image, forward={"Z": _touched(z)}),
+    }.items():
+        tried = Findings("control")
+        compare(tried, [wrong], folder)
+        findings.add(f"control: {what} is noticed", tried.count()[1] > 0)
+
+
+def _touched(data: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    touched = data.copy()
+    touched[-1, -1] *= np.float32(1.000001)
+    return touched
 
 
 def _image(ny: int, nx: int, first: float) -> npt.NDArray[np.float32]:
     return ((first + np.arange(ny * nx)).reshape(ny, nx) * 1.1e-12).astype(np.float32)
 
 
-def _images(folder: Path) -> Iterator[Truth]:
+def _images(folder: Path) -> Iterator[ImageTruth]:
     """Up and down, whole and aborted, wider than high and higher than wide."""
     for upward in (True, False):
         for aborted in (False, True):

@@ -1,9 +1,10 @@
 """Compares what public readers make of our files with the truth, in numbers and in orientation.
 
 The readers differ in convention, and each is held to its own: nanonispy2 gives the numbers in the order of
-the file (of acquisition), xarray-nanonis turns images to row 0 = lowest y and sorts spectra by bias.  They are
-by different authors and share no code.  (SciFiReaders would be a third, but its .sxm parser is a copy of
-nanonispy's and its installation takes many times as long as this whole part.)
+the file (of acquisition), xarray-nanonis turns images to row 0 = lowest y and sorts spectra by bias.  They
+are by different authors and share no code.  SciFiReaders, which turns images to row 0 = highest y, is a part
+of its own that is not run by default: its parser is a copy of nanonispy's, it reads square images only, and
+its 960 MB take longer to install than all the other parts take to run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tests.conformance.environments import HERE, python_of, run_client
 from tests.conformance.results import Findings
 
 READERS = ("nanonispy2", "xarray-nanonis")
+ENVIRONMENTS = {"SciFiReaders": "scifireaders"}
+"""Of readers that are not in the environment "readers"."""
 READ_S = 120.0
 
 Array = npt.NDArray[Any]
@@ -53,7 +56,7 @@ class SpectrumTruth:
 
 @dataclass(frozen=True)
 class GridTruth:
-    """What a .3ds file must hold: channels (ny, nx, points) and parameters (ny, nx) in our order, with units."""
+    """What a .3ds file must hold: channels (ny, nx, points) and parameters (ny, nx) in our order."""
 
     path: Path
     sweep: Array
@@ -83,27 +86,30 @@ class Readings:
         return "" if text is None else str(text)
 
 
-def read_with_others(paths: Sequence[Path], folder: Path) -> Readings:
-    """Have the public readers read files, in their own environment.
+def read_with_others(paths: Sequence[Path], folder: Path, readers: Sequence[str]) -> Readings:
+    """Have public readers read files, in their own environment.
 
     Raises:
         RuntimeError: the reading itself failed; the text holds the end of its words.
     """
     out = folder / "readings.npz"
     script = HERE / "clients" / "read_files.py"
-    arguments = [str(script), ",".join(READERS), str(out), *(str(path) for path in paths)]
-    done = run_client(python_of("readers"), arguments, deadline_s=READ_S, folder=folder)
+    arguments = [str(script), ",".join(readers), str(out), *(str(path) for path in paths)]
+    environment = ENVIRONMENTS.get(readers[0], "readers")
+    done = run_client(python_of(environment), arguments, deadline_s=READ_S, folder=folder)
     if done.returncode != 0:
         raise RuntimeError(f"read_files.py ended with {done.returncode}: {done.stderr[-1000:]}")
     with np.load(out) as store:
         return Readings({key: store[key] for key in store.files})
 
 
-def compare(findings: Findings, truths: Sequence[Truth], folder: Path) -> None:
+def compare(
+    findings: Findings, truths: Sequence[Truth], folder: Path, readers: Sequence[str] = READERS
+) -> None:
     """Read every file with every reader and note, for each array, whether it is the truth."""
-    readings = read_with_others([truth.path for truth in truths], folder)
+    readings = read_with_others([truth.path for truth in truths], folder, readers)
     for number, truth in enumerate(truths):
-        for reader in READERS:
+        for reader in readers:
             head = f"{truth.path.name} by {reader}"
             if error := readings.error(number, reader):
                 findings.add(head, good=False, note=error.strip().splitlines()[-1])
@@ -152,7 +158,8 @@ def _expected(truth: Truth, reader: str) -> Iterator[tuple[str, Array, float]]:
 
 def _expected_images(truth: ImageTruth, reader: str) -> Iterator[tuple[str, Array, float]]:
     raw = reader == "nanonispy2"
-    rows = slice(None, None, 1 if truth.upward or not raw else -1)
+    turned = not truth.upward if raw else reader == "SciFiReaders"
+    rows = slice(None, None, -1 if turned else 1)
     for name, data in truth.forward.items():
         yield f"{name}/forward", data[rows], 0.0
     for name, data in truth.backward.items():
@@ -169,6 +176,9 @@ def _expected_spectrum(truth: SpectrumTruth, reader: str) -> Iterator[tuple[str,
     if reader == "nanonispy2":
         yield from ((name, values, truth.digits) for name, values in truth.columns.items())
         yield "position", np.array(truth.position_m), 1e-5
+        return
+    if reader == "SciFiReaders":
+        yield from ((f"{name.partition('(')[0]}", values, truth.digits) for name, values in rest)
         return
     order = np.argsort(sweep[1], kind="stable")
     yield "bias", sweep[1][order], truth.digits

@@ -1,10 +1,10 @@
-"""Calls methods of the official client one after the other; runs in its environment and knows nothing of ours.
+"""Calls methods of the official client one by one; runs in its environment and knows nothing of ours.
 
     python call_methods.py PORT CALLS.json OUT.jsonl
 
-CALLS.json is a list of [method, arguments]; an argument "$METHOD.2" is the third value that METHOD gave before.  For each call a line of OUT.jsonl tells the error text, how many parts
-the answer had, its values and the seconds it took.  After a call that broke the connection or took too long a new
-one is opened.
+CALLS.json is a list of [method, arguments]; an argument "$METHOD.2" is the third value that METHOD gave
+before.  For each call a line of OUT.jsonl tells the error text, how many parts the answer had, its values and
+the seconds it took.  After a call that broke the connection or took too long a new one is opened.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 import traceback
+from pathlib import Path
 
 import nanonis_spm
 import numpy as np
@@ -52,7 +53,7 @@ def main(port, calls, out):
     """Call them all."""
     client = connect(port)
     before = {}
-    with open(out, "w") as lines:
+    with Path(out).open("w") as lines:
         for method, arguments in calls:
             arguments = [argument(value, before) for value in arguments]
             client.connection.settimeout(ANSWER_S)
@@ -65,7 +66,7 @@ def main(port, calls, out):
                 entry["parts"] = len(answer)
                 entry["error"] = answer[0] if answer else words.getvalue().strip()
                 entry["values"] = plain(answer[2]) if len(answer) == 3 else []
-            except Exception:
+            except Exception:  # noqa: BLE001  (whatever the client raises is what is looked for)
                 entry["error"] = traceback.format_exc(limit=-2).strip()
                 client.close()
                 time.sleep(0.3)
@@ -78,4 +79,4 @@ def main(port, calls, out):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), json.load(open(sys.argv[2])), sys.argv[3])
+    main(int(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])

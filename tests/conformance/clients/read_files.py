@@ -1,13 +1,13 @@
 """Reads Nanonis files with public readers; runs in their environment and knows nothing of ours.
 
-    python read_files.py OUT.npz FILE...
+    python read_files.py READER,READER OUT.npz FILE...
 
-Every array of every file by every reader is stored as ``NUMBER|READER|NAME``, where NUMBER is the file's place on
-the command line; what a reader could not read is stored as text under ``NUMBER|READER|error``.
+Every array of every file by every reader is stored as ``NUMBER|READER|NAME``, where NUMBER is the place
+of the file on the command line; what a reader could not read is stored as text under ``NUMBER|READER|error``.
 
 Conventions, unchanged: nanonispy2 hands out the numbers in the order of the file (of acquisition).
-xarray-nanonis turns images so that row 0 is the lowest y and column 0 the lowest x, and sorts spectra by bias.
-SciFiReaders turns images so that row 0 is the highest y and column 0 the lowest x.
+xarray-nanonis turns images so that row 0 is the lowest y and column 0 the lowest x, and sorts spectra by
+bias.  SciFiReaders turns images so that row 0 is the highest y and column 0 the lowest x.
 """
 
 import sys
@@ -100,7 +100,7 @@ def main(readers, out, names):
         for reader in readers.split(","):
             try:
                 found = READERS[reader](Path(name))
-            except Exception:
+            except Exception:  # noqa: BLE001  (whatever a reader raises is what is looked for)
                 store[f"{number}|{reader}|error"] = np.asarray(traceback.format_exc())
                 continue
             for key, values in found.items():

@@ -1,4 +1,4 @@
-"""Runs two of Scanbot's programmes through its own web interface; runs in its environment, knows nothing of ours.
+"""Runs two of Scanbot's programmes through its web interface; in its environment, knows nothing of ours.
 
     python run_scanbot.py FOLDER
 

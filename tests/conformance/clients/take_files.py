@@ -24,7 +24,7 @@ SCAN_S, GRID_S, LOOK_S = 60.0, 120.0, 0.1
 PROBES = 7
 
 
-class Failed(Exception):
+class RefusedError(Exception):
     """The server answered with an error."""
 
 
@@ -44,7 +44,7 @@ class Laboratory:
         """The values of an answer."""
         answer = getattr(client or self.client, method)(*arguments)
         if len(answer) != 3 or answer[0]:
-            raise Failed(f"{method}: {answer[0] if answer else 'no answer'}")
+            raise RefusedError(f"{method}: {answer[0] if answer else 'no answer'}")
         return answer[2]
 
     def signal(self, name):
@@ -62,7 +62,7 @@ class Laboratory:
             if new:
                 return str(self.files(suffix)[new[-1]])
             time.sleep(LOOK_S)
-        raise Failed(f"no new {suffix} file in {self.session}")
+        raise RefusedError(f"no new {suffix} file in {self.session}")
 
 
 def engage(lab):
@@ -74,7 +74,7 @@ def engage(lab):
         if abs(lab.ask("Signals_ValGet", lab.signal("Current (A)"), 1)[0]) > SETPOINT_A / 3:
             return
         time.sleep(LOOK_S)
-    raise Failed("no tunneling current after engaging")
+    raise RefusedError("no tunneling current after engaging")
 
 
 def image(lab, number, upward, angle_deg, aborted):
@@ -88,7 +88,6 @@ def image(lab, number, upward, angle_deg, aborted):
     before = lab.files(".sxm")
     lab.ask("Scan_Action", 0, int(upward))
     if aborted:
-        lab.ask("Scan_Action", 0, int(upward)) if not lab.ask("Scan_StatusGet")[0] else None
         for _ in range(400):
             live = lab.ask("Scan_FrameDataGrab", indexes[0], 0, client=lab.other)[4]
             if np.sum(np.isfinite(live[:, 0])) >= 4:
@@ -98,13 +97,13 @@ def image(lab, number, upward, angle_deg, aborted):
     else:
         timed_out, _, path = lab.ask("Scan_WaitEndOfScan", int(1000 * SCAN_S))
         if timed_out or not path:
-            raise Failed(f"the scan did not end: {timed_out}, {path!r}")
+            raise RefusedError(f"the scan did not end: {timed_out}, {path!r}")
     for direction, way in ((1, "forward"), (0, "backward")):
-        for name, index in zip(names, indexes):
+        for name, index in zip(names, indexes, strict=True):
             lab.arrays[f"image{number}|{name}|{way}"] = lab.ask("Scan_FrameDataGrab", index, direction)[4]
     path = lab.new_file(before, ".sxm")
     if not aborted and Path(path).name != Path(lab.ask("Scan_WaitEndOfScan", 0)[2] or path).name:
-        raise Failed("Scan.WaitEndOfScan told another path than that of the new file")
+        raise RefusedError("Scan.WaitEndOfScan told another path than that of the new file")
     return {"path": path, "upward": upward, "angle_deg": angle_deg, "aborted": aborted, "bias_v": BIAS_V}
 
 
@@ -179,7 +178,7 @@ def grid(lab, number, angle_deg, aborted):
             lab.ask("Pattern_ExpStop", client=lab.other)
         time.sleep(LOOK_S)
     if lab.ask("Pattern_ExpStatusGet")[0]:
-        raise Failed("the grid did not end")
+        raise RefusedError("the grid did not end")
     area = {"centre_m": [1e-9, -2e-9], "width_m": width, "height_m": height, "angle_deg": angle_deg}
     return {
         "path": path,
@@ -214,7 +213,7 @@ def main(ports, out):
     for name, step in STEPS:
         try:
             done[name] = step(lab) or {}
-        except Exception:
+        except Exception:  # noqa: BLE001  (it is told, and the rest is taken)
             done[name] = {"error": traceback.format_exc(limit=-3)}
     Path(f"{out}.json").write_text(json.dumps(done, default=float))
     np.savez(f"{out}.npz", **{key.replace("/", "~"): values for key, values in arrays.items()})

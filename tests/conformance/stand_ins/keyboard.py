@@ -1,4 +1,4 @@
-"""Stands in for the package "keyboard", which the official client's examples ask whether a key is pressed: never."""
+"""Stands in for the package that the official client's examples ask whether a key is pressed: never."""
 
 
 def is_pressed(_key):
