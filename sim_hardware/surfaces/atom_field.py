@@ -20,9 +20,9 @@ from sim_hardware.physics.ldos_tables import AS_BULK, NOT_THERE, LdosTable
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-CELL_M = 0.5e-9
-CELLS = 8
-TILE_M = CELL_M * CELLS
+TILE_M = 4e-9
+CELLS = 6
+CELL_M = TILE_M / CELLS
 TILES_KEPT = 8192
 """About 16 bytes an atom and 400 atoms a tile: some 100 MB at most."""
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim_hardware.junction import Profile
-from sim_hardware.physics.atomic_kernels import Decay, Scene, TipAtoms, kind_sums, linearised, touching
+from sim_hardware.physics.atomic_kernels import CUT, Decay, Scene, TipAtoms, kind_sums, linearised, touching
 from sim_hardware.physics.energy_window import EnergyWindow
 from sim_hardware.physics.tunneling import Atoms, Barrier, DensityTable
 from sim_hardware.surfaces.atom_field import AtomField
@@ -34,7 +34,9 @@ LOWEST_M, HIGHEST_M = 0.03e-9, 2.5e-9
 straight line."""
 PROBE_M = 0.3e-9
 """Height above contact of the point-like probe that ``true_density`` sees with."""
-_MARGIN_M = 2.4e-9
+COARSE = 50
+"""A tip without a resonance leans linearly: every so many energies of its table will do."""
+_MARGIN_M = 2.6e-9
 """Sideways from a tip atom no sample atom counts beyond this at the greatest height."""
 
 
@@ -66,6 +68,8 @@ class AtomisticSurface:
         self.temperature_k = temperature_k
         self.tip_energies_v = tip_energies_v
         self.transparency = transparency
+        self.cut = CUT
+        """Exponent beyond which pairs of atoms are left out; less is faster."""
         table = field.table
         self._densities = table.densities + background
         self.states = DensityTable(table.energies_v, transparency * self._densities)
@@ -107,16 +111,17 @@ class AtomisticJunction:
         self.tip = tip
         self.barrier = Barrier(work_function_ev, GAP_AT_CONTACT_M, surface.temperature_k)
         self.kappa = self.barrier.kappa
-        self.tip_atoms = tip.recipe.make(surface.tip_energies_v)
+        resonant = tip.recipe.resonance is not None
+        self.tip_atoms = tip.recipe.make(surface.tip_energies_v[:: 1 if resonant else COARSE])
         """The tip, its origin at z = 0."""
         x, y, z = (np.ascontiguousarray(c) for c in self.tip_atoms.positions_m.T)
         self._tip = TipAtoms(x, y, z, self.tip_atoms.kinds.astype(np.int64))
         self._margin = _MARGIN_M + float(np.hypot(x, y).max())
-        self._decay = Decay(2.0 * self.kappa, GAP_AT_CONTACT_M)
+        self._decay = Decay(2.0 * self.kappa, GAP_AT_CONTACT_M, surface.cut)
         self._window = EnergyWindow(surface.states.energies_v, self.tip_atoms.states, surface.temperature_k)
 
     def profile(self, x_m: Floats, y_m: Floats, bias_v: float, near_a: float) -> Profile:
-        """At n places (n,) for one bias, linearised where |I| is ``near_a`` (A), within 2 %."""
+        """At n places (n,) for one bias, linearised where |I| is about ``near_a`` (A)."""
         x, y, scene, surface = self._look(x_m, y_m)
         weights = self._window.weights(self.surface.states.densities, bias_v)
         goal = float(np.log(near_a / CONTACT_CONDUCTANCE_S))
