@@ -110,7 +110,7 @@ class GuardLink(Protocol):
     def ask_park(self, reason: str, cause: str, latch: str = "") -> None:
         """Ask for a park, or a latch."""
 
-    def ask_engage(self, job_id: str, timeout_s: float) -> None:
+    def ask_engage(self, job_id: str, withdrawal_mark: str, timeout_s: float) -> None:
         """Ask whether feedback may be switched on.
 
         Raises:
@@ -560,7 +560,7 @@ class Executor:
             self._require_set(recipe.bias_v, recipe.setpoint_a)
             self._go_on(job)
             self._step_engage("good")
-            self._guard.ask_engage(job.job_id, ANSWER_WITHIN_S)
+            self._guard.ask_engage(job.job_id, recipe.withdrawal_mark, ANSWER_WITHIN_S)
             self._step_engage("granted")
             with self._gate.acting(self._generation):
                 driver.set_feedback(True)

@@ -189,6 +189,8 @@ class Guard:
         )
         self._waiting: list[_Waiting] = []
         self._approaching = ""
+        self._withdrawals = 0
+        """Ordered by persons, since this guard began."""
         self._seen_lease: tuple[int, bool] = (-1, False)
         self._leaving = ""
         self._leave_by_s = 0.0
@@ -232,6 +234,7 @@ class Guard:
         try:
             match message:
                 case Stop():
+                    self._withdrawals += 1
                     done = self._parker.order(message.reason, "operator")
                     request.reply(
                         StopAnswer(withdrawn=done.withdrawn, detail=done.detail, took_s=done.took_s)
@@ -334,6 +337,7 @@ class Guard:
             trips=self._hands.trips,
             commands_endpoint=ready.commands if ready else "",
             data_endpoint=ready.data if ready else "",
+            withdrawal_mark=self._withdrawal_mark,
         )
 
     def _answer_later(
@@ -387,15 +391,26 @@ class Guard:
             case LeaseSeen():
                 self._seen_lease = (message.epoch, message.held)
             case AskEngage():
-                self._tell(self._judge_engage(message.job_id))
+                self._tell(self._judge_engage(message))
             case EngageDone() if message.job_id == self._approaching:
                 self._approaching = ""
             case _:
                 pass
 
-    def _judge_engage(self, job_id: str) -> EngageAnswer:
+    @property
+    def _withdrawal_mark(self) -> str:
+        return f"{os.getpid()}:{self._withdrawals}"
+
+    def _judge_engage(self, asked: AskEngage) -> EngageAnswer:
+        job_id = asked.job_id
         try:
             self._latch.require_open()
+            if asked.withdrawal_mark not in ("", self._withdrawal_mark):
+                raise RefusedError(
+                    "the tip was withdrawn by a person after this engage was decided.",
+                    "'stmctl resume' engages again.",
+                    refusal_code="withdrawn-since",
+                )
             if not self._lease.held or self._lease.left_s(time.monotonic()) <= 0.0:
                 raise RefusedError("nobody holds the lease.", refusal_code="no-lease")
             if self._leaving:

@@ -109,6 +109,7 @@ class AskEngage(_Internal, frozen=True, kw_only=True):
     """Bias and setpoint are set and read back: may feedback be switched on?"""
 
     job_id: str
+    withdrawal_mark: str = ""
 
 
 class EngageDone(_Internal, frozen=True, kw_only=True):

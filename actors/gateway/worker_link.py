@@ -79,15 +79,15 @@ class WorkerLink(GuardLink):
         """Ask for a park, or a latch."""
         self.tell(AskPark(reason=reason, cause=cause, latch=latch))
 
-    def ask_engage(self, job_id: str, timeout_s: float) -> None:
-        """Ask whether feedback may be switched on.
+    def ask_engage(self, job_id: str, withdrawal_mark: str, timeout_s: float) -> None:
+        """Ask whether feedback may be switched on, unless a person has withdrawn the tip since the mark.
 
         Raises:
             LatchedError, RefusedError: it may not.
             DeadlineError: the guard did not answer.
         """
         deadline = time.monotonic() + timeout_s
-        self.tell(AskEngage(job_id=job_id))
+        self.tell(AskEngage(job_id=job_id, withdrawal_mark=withdrawal_mark))
         while (left := deadline - time.monotonic()) > 0:
             try:
                 answer = self._answers.get(timeout=left)

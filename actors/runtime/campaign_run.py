@@ -51,12 +51,16 @@ class CampaignRun:
     """One run; ``main`` returns when it is in a final state and concluded.
 
     ``allowed``: a person has just asked for this (a new run, or ``resume``), so the tip may be engaged
-    whatever it was parked for, unless it is latched.
+    whatever it was parked for, unless it is latched.  ``allowed_at``: the guard's withdrawal mark when this
+    was said; a withdrawal since then takes the permission back.
     """
 
-    def __init__(self, site: Site, reader: JournalReader, ledger: RunLedger, allowed: bool) -> None:
+    def __init__(
+        self, site: Site, reader: JournalReader, ledger: RunLedger, allowed: bool, allowed_at: str = ""
+    ) -> None:
         self.site, self.ledger, self.reader = site, ledger, reader
         self.allowed = allowed
+        self.allowed_at = allowed_at
         state = ledger.state if ledger.state in STAYS else "starting"
         self.control = RunControl(state, ledger.state_reason, ledger.states_written)
         if self.control.final:  # its daemon died before the conclusion: the last change is carried out again
@@ -204,7 +208,7 @@ class CampaignRun:
         await watched(self._bring_up(), self.beat)
         allowed, again = self.allowed, False
         try:
-            await self._engaging.engage(allowed)
+            await self._engaging.engage(allowed, self.allowed_at)
         except TryAgainError as trouble:
             again = bool(trouble.details.get("not_begun"))
             raise

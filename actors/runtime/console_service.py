@@ -116,10 +116,12 @@ class ConsoleService:
 
     async def _command(self, event: str, reason: str) -> RunAnswer:
         run = self._run()
+        mark = await self._daemon.withdrawal_mark() if event == "resume" else ""
         run.control.order(event, reason)
         if event == "resume":
             self._daemon.forgive()
             run.allowed = True  # only now: a resume that was refused permits nothing later
+            run.allowed_at = mark
         await run.note_operator(event, {}, run.control.state)
         return RunAnswer(run=run.run, state=run.control.state, reason=run.control.reason)
 

@@ -245,12 +245,21 @@ class Daemon:
             accepted = RunAccepted(run=run, directory=str(self.state / "runs" / run))
             if request.token:
                 self._tokens[request.token] = accepted
-            self._begin(run, allowed=True)
+            self._begin(run, allowed=True, allowed_at=await self.withdrawal_mark())
             return accepted
 
-    def _begin(self, run: str, allowed: bool) -> None:
+    async def withdrawal_mark(self) -> str:
+        """The guard's present mark, which a permission to engage carries; "" if it does not answer: then it
+        begins anew, parked, and the run looks again before it engages."""
+        try:
+            return (await self.tip.look()).withdrawal_mark
+        except TunnelpilotError as silent:
+            log.info("permission without a withdrawal mark", why=str(silent))
+            return ""
+
+    def _begin(self, run: str, allowed: bool, allowed_at: str = "") -> None:
         reader, ledger = open_run(self.state, run)
-        self.current = CampaignRun(self.site, reader, ledger, allowed)
+        self.current = CampaignRun(self.site, reader, ledger, allowed, allowed_at)
         self._had_run = True
         self._run_task = asyncio.create_task(self.current.main(), name=f"run {run}")
         self.ring.say(PROCESS, "run", f"{'begins' if allowed else 'goes on'}: {run}", run)

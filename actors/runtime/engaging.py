@@ -56,8 +56,11 @@ class Engaging:
         self._refresh, self._beat = refresh, beat
         self.place_lost = True
 
-    async def engage(self, allowed: bool) -> None:
+    async def engage(self, allowed: bool, withdrawal_mark: str = "") -> None:
         """Own the tip, settle what is open, engage if it is parked, find the place again.
+
+        A permission that was given at another ``withdrawal_mark`` than the present one counts for nothing: a
+        person has withdrawn the tip since.
 
         Raises:
             HoldError: a person has to look.
@@ -74,9 +77,10 @@ class Engaging:
                 "Look at it; then 'stmctl ack' and 'stmctl resume'.",
             )
         if status.park != ENGAGED:
-            self._require_leave(status, allowed)
+            newer = withdrawal_mark not in ("", status.withdrawal_mark)
+            self._require_leave(status, allowed and not newer)
             self.place_lost = True
-            await self._engage_job()
+            await self._engage_job(status.withdrawal_mark)
         if self.place_lost and self._has_frames():
             await self._find_place()
         self.place_lost = False
@@ -88,13 +92,18 @@ class Engaging:
                 "'stmctl resume' engages again.",
             )
 
-    async def _engage_job(self) -> None:
+    async def _engage_job(self, withdrawal_mark: str) -> None:
         assert self._ledger.started is not None
         imaging = self._ledger.started.campaign.imaging
         name = f"engage-{self._ledger.count('engage-') + 1}"
         outcome = await self.job(
             name,
-            Engage(bias_v=imaging.bias_v, setpoint_a=imaging.setpoint_a, settle_s=SETTLE_S),
+            Engage(
+                bias_v=imaging.bias_v,
+                setpoint_a=imaging.setpoint_a,
+                settle_s=SETTLE_S,
+                withdrawal_mark=withdrawal_mark,
+            ),
             "campaign",
         )
         if outcome["state"] == "finished":

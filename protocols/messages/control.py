@@ -125,6 +125,8 @@ class GuardStatus(Message, frozen=True, kw_only=True):
     itself only after "start", "lease", "released", "worker" and "signal"."""
     lease: str = ""
     """State name of the lease table."""
+    withdrawal_mark: str = ""
+    """Another one after every withdrawal that a person ordered, and after a restart of the guard."""
 
 
 class WorkerQuery(Message, frozen=True, kw_only=True):

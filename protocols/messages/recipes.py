@@ -119,11 +119,15 @@ class Indentation(Message, frozen=True, kw_only=True):
 
 
 class Engage(Message, frozen=True, kw_only=True):
-    """From withdrawn to tunneling: bias and setpoint first, then feedback, then ``settle_s``."""
+    """From withdrawn to tunneling: bias and setpoint first, then feedback, then ``settle_s``.
+
+    With ``withdrawal_mark`` (as in ``GuardStatus``) it is refused if a person has withdrawn the tip since.
+    """
 
     bias_v: float
     setpoint_a: float
     settle_s: float = 0.5
+    withdrawal_mark: str = ""
 
 
 class Park(Message, frozen=True, kw_only=True):

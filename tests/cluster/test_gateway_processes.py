@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from gateway_harness import (
     LONG_SPECTRUM,
@@ -354,6 +355,28 @@ def crash_and_acknowledge(gate: Gateway, sim: Simulator) -> None:
     assert gate.guard().latch == "open"
     gate.acquire()
     gate.engage("crash/engage/a3")
+
+
+def test_a_withdrawal_takes_back_an_engage_that_was_decided_before(
+    fragile: Simulator, tmp_path: Path
+) -> None:
+    """An engage that carries the mark of before a person's withdrawal is refused and the tip stays withdrawn;
+    one that was decided afterwards is carried out; a mark of an earlier guard counts for nothing."""
+    with gateway(tmp_path / "state", fragile.door) as gate:
+        gate.acquire()
+        decided = gate.guard().withdrawal_mark
+        send_stop(gate.endpoint("safety"), "a person withdraws")
+        gate.parked()
+        recipe = Engage(bias_v=0.5, setpoint_a=5e-11, settle_s=0.05, withdrawal_mark=decided)
+        gate.submit("mark/engage/a1", recipe)
+        refused = gate.final("mark/engage/a1")
+        assert refused.state == "refused"
+        assert "withdrawn by a person" in refused.reason
+        gate.parked()
+        now = gate.guard().withdrawal_mark
+        assert now != decided
+        gate.submit("mark/engage/a2", msgspec.structs.replace(recipe, withdrawal_mark=now))
+        assert gate.final("mark/engage/a2").state == "finished"
 
 
 def test_electronics_that_vanish_and_come_back(fragile: Simulator) -> None:

@@ -80,7 +80,7 @@ class FakeGuard(GuardLink):
         if self.bench is not None:
             self.bench.park(reason)
 
-    def ask_engage(self, job_id: str, timeout_s: float) -> None:
+    def ask_engage(self, job_id: str, withdrawal_mark: str, timeout_s: float) -> None:
         """Granted unless ``refusal`` is set."""
         if self.refusal is not None:
             raise self.refusal
