@@ -6,6 +6,9 @@ Layout (all below one directory, one microscope each)::
     gateway/   lock, endpoints.json, limits.toml, lease.json, spool.db, *.log
     journal/   lock, endpoints.json, writer.log
     sim/       lock, endpoints.json, truth.jsonl, stmsim.log
+    auxiliary/ lock, endpoints.json, auxiliary.log
+    serial/    lock, endpoints.json (simulated instruments)
+    ports.toml which serial port each auxiliary instrument has
     runs/RUN/  journal.db, report.html
 """
 

@@ -263,10 +263,14 @@ def test_without_heater_the_stage_relaxes_to_the_bath() -> None:
 
 
 def test_the_loop_brings_the_stage_to_the_setpoint() -> None:
-    """With its time constant where the range has the power, and the heater shows P / P_max."""
+    """With its time constant where the range has the power; the heater shows P / P_max, on the way too:
+    P = C (aim - T) / loop + G (T - bath)."""
     device = cold(loop_s=3.0)
     device._sensors.update(A=9.0, B=9.0)
-    ask(device, "SETP 1,10;RANGE 1,3", 0.0)
+    ask(device, "SETP 1,10;RANGE 1,2", 0.0)
+    on_the_way = float(ask(device, "HTR? 1", 1e-6))
+    assert np.isclose(on_the_way, 100 * (0.5 * 1.0 / 3.0 + 0.05 * 4.8) / POWER_W[2], atol=0.06, rtol=0)
+    ask(device, "RANGE 1,3", 1e-6)
     ask(device, "KRDG? A", 6.0)
     assert np.isclose(device._sensors["A"], 10.0 - math.exp(-2.0), rtol=1e-6, atol=0)
     percent = float(ask(device, "HTR? 1", 1e4))

@@ -267,6 +267,15 @@ def test_a_reading_is_true_whatever_happens_on_the_line(
             assert np.isclose(found["B"], second, rtol=1e-2, atol=0)
 
 
+def test_what_whoever_had_the_port_before_has_left_is_drained() -> None:
+    """An answer that is still on its way when the port is opened is nobody's."""
+    bench = thermometer_bench()
+    bench.line._send(bench.clock() + 0.4, b"+77.0000\r\n")
+    instrument = bench.instrument(thermometer())
+    assert instrument.strays == 10
+    assert values(instrument.read())["A"] < 5.0
+
+
 def test_an_instrument_that_is_silent_cannot_be_opened() -> None:
     """With what was asked and how long was waited; so with a port that is gone."""
     bench = thermometer_bench()

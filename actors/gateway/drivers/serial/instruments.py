@@ -2,7 +2,7 @@
 
 Every reading ends with ``*IDN?``: its answer is the next line if and only if as many answers came as
 questions were asked.  So a reading in which a late reply took the place of an
-answer is an error, not a number.
+answer is an error, not a number, unless another answer of the same reading was lost on the way.
 """
 
 from __future__ import annotations
