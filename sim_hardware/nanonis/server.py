@@ -91,8 +91,9 @@ class _Port:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopped.set()
-        self._waker.send(b"x")
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._waker.send(b"x")
 
     def join(self) -> None:
         if self._thread.is_alive():

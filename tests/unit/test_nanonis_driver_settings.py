@@ -148,9 +148,10 @@ def test_the_first_value_is_kept_and_not_a_later_one(electronics: ScriptedNanoni
     for points in (11, 21):
         driver = open_driver("nanonis", tmp_path, electronics.address, "worker")
         assert isinstance(driver, NanonisDriver)
+        driver._open_windows()
         sweeps.configure(
             driver._panel,
-            driver._prepare().signals,
+            driver._who().signals,
             SpectrumRecipe(
                 stabilise_bias_v=0.5,
                 stabilise_current_a=1e-10,

@@ -181,13 +181,25 @@ def test_closing_wakes_the_thread_that_waits(electronics: ScriptedNanonis) -> No
 
 
 def test_a_new_link_takes_the_port_over_from_an_old_one(electronics: ScriptedNanonis) -> None:
-    """A port serves one client: the old connection of this process is closed, also while it is idle."""
+    """A port serves one client: the old connection of this process ends, also while it is idle; whichever
+    link is used next has the port."""
     old, new = channel_to(electronics), channel_to(electronics)
-    old.ask("Bias.Get")
-    assert new.ask("Bias.Get")["bias_v"] == pytest.approx(0.1, rel=1e-6)
-    with pytest.raises(DriverError, match="was closed"):
-        old.ask("Bias.Get")
+    for channel in (old, new, old):
+        assert channel.ask("Bias.Get")["bias_v"] == pytest.approx(0.1, rel=1e-6)
+    assert (old.link.connections, new.link.connections) == (2, 1)
+    old.link.close()
     new.link.close()
+
+
+def test_a_link_that_cannot_connect_takes_nothing_away() -> None:
+    """While the electronics are away, trying to connect leaves other links as they were."""
+    with scripted() as electronics:
+        old = channel_to(electronics)
+        old.ask("Bias.Get")
+    new = channel_to(electronics)
+    for channel in (new, old):
+        with pytest.raises(DriverError, match="no connection"):
+            channel.ask("Bias.Get")
 
 
 def test_nobody_at_the_port_is_told_with_the_address() -> None:

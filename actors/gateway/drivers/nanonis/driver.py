@@ -92,7 +92,6 @@ class NanonisDriver:
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
         self._job = ""
-        self._windows_open = False
         self._one_by_one = False
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -135,7 +134,7 @@ class NanonisDriver:
 
     def set_bias(self, bias_v: float, slew_v_s: float) -> None:
         """Ramp the bias in small steps; returns when it is there and read back."""
-        self._prepare()
+        self._who()
         present = float(self._ask("Bias.Get")["bias_v"])
         if same("f", bias_v, present):
             return
@@ -150,13 +149,13 @@ class NanonisDriver:
 
     def set_setpoint(self, setpoint_a: float) -> None:
         """Setpoint of |I|; SafeTip's threshold goes with it."""
-        self._prepare()
+        self._who()
         self._trip.follow(self._panel, setpoint_a)
         self._panel.ensure(SETPOINT, kept=False, setpoint=setpoint_a)
 
     def set_feedback(self, on: bool) -> None:
         """Z-controller on or off; returns when it reads back so."""
-        self._prepare()
+        self._who()
         if on and (changed := self.foreign_changes()):
             raise DriverError(
                 f"the Z-controller is not switched on: {'; '.join(changed)}.", "See who else is connected."
@@ -173,7 +172,7 @@ class NanonisDriver:
 
     def set_lockin(self, settings: LockIn | None) -> None:
         """Configure and switch on the modulation, or switch it off."""
-        self._prepare()
+        self._who()
         if settings is None:
             lockin.switch_off(self._panel)
         else:
@@ -181,7 +180,7 @@ class NanonisDriver:
 
     def arm_trip(self, trip_a: float) -> None:
         """Have the electronics withdraw the tip by themselves above this current (SafeTip)."""
-        self._prepare()
+        self._who()
         setpoint = float(self._ask("ZCtrl.SetpntGet")["setpoint"])
         self._trip.arm(self._panel, trip_a, setpoint)
 
@@ -194,7 +193,7 @@ class NanonisDriver:
 
     def move(self, x_m: float, y_m: float, speed_m_s: float) -> None:
         """Move laterally; returns on arrival, which is read back."""
-        self._prepare()
+        self._who()
         here = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
         length = math.hypot(x_m - here["x_m"], y_m - here["y_m"])
         self._panel.ensure(MOVE_SPEED, speed_m_s=speed_m_s, custom_speed=True)
@@ -223,7 +222,8 @@ class NanonisDriver:
         Raises:
             DriverError: also when it was stopped or the tip was withdrawn meanwhile.
         """
-        who = self._prepare()
+        who = self._who()
+        self._open_windows()
         sweeps.configure(self._panel, who.signals, recipe)
         place = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
         z = self._ask("ZCtrl.ZPosGet", answer_s=GRACE_S)["z_position_m"]
@@ -242,7 +242,7 @@ class NanonisDriver:
 
     def frame(self, recipe: Frame) -> Iterator[FrameLines]:
         """Scan; yields lines as they are complete.  Closing the iterator stops the scan."""
-        who = self._prepare()
+        who = self._who()
         places = frames.configure(self._panel, who.signals, recipe, measurement_name(self._job))
         pause = frames.look_s(who.simulated)
         live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause)
@@ -250,7 +250,7 @@ class NanonisDriver:
 
     def pulse(self, bias_v: float, width_s: float, hold_z: bool) -> None:
         """One bias pulse; the bias is read back afterwards."""
-        self._prepare()
+        self._who()
         before = float(self._ask("Bias.Get")["bias_v"])
         with self._trip.resting(self._panel):
             self._ask(
@@ -266,7 +266,7 @@ class NanonisDriver:
 
     def indent(self, depth_m: float, bias_v: float, dwell_s: float) -> None:
         """Controlled contact: the tip shaper, down by the depth, wait, up again."""
-        self._prepare()
+        self._who()
         speed = 20e-9
         lift_s = max(depth_m / speed, 0.01)
         self._panel.ensure(
@@ -374,14 +374,10 @@ class NanonisDriver:
     def _wall_s(self, seconds: float) -> float:
         return seconds / self._clock.scale
 
-    def _prepare(self) -> Identity:
-        """Who answers, with the windows we need open."""
-        who = self._who()
-        if not self._windows_open:
-            for name in WINDOWS:
-                self._ask(name)
-            self._windows_open = True
-        return who
+    def _open_windows(self) -> None:
+        """Somebody may have closed them, or the electronics were started anew."""
+        for name in WINDOWS:
+            self._ask(name)
 
     def _reading(self) -> Channel:
         return self._commands if self._commands.link.free else self._urgent
@@ -395,7 +391,7 @@ class NanonisDriver:
         found = self.state()
         if not found.withdrawn or found.feedback:
             return ("the tip is not withdrawn: nothing is restored",)
-        self._prepare()
+        self._open_windows()
         return self._originals.restore(self._panel, but)
 
     def _require_taken(self, command: str, unit: str, asked: float, got: float) -> None:

@@ -208,7 +208,6 @@ class Link:
     def _open(self, command: str, until: float) -> None:
         if self._closed:
             raise DriverError(f"{command} was not sent: {self} was closed.", outcome="not sent")
-        _claim(self)
         patience = max(min(CONNECT_S, until - time.monotonic()), 1e-3)
         try:
             fresh = socket.create_connection((self.host, self.port), timeout=patience)
@@ -221,6 +220,7 @@ class Link:
             ) from None
         fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _watch_over(fresh)
+        _claim(self)
         self._socket, self._protocol = fresh, ClientConnection()
         self.connections += 1
         if self._closed:
@@ -256,22 +256,22 @@ _claims_lock = threading.Lock()
 
 
 def _claim(link: Link) -> None:
-    """A port serves one client: an older link of this process to the same port is closed."""
+    """A port serves one client: another connection of this process to the same port is ended.
+
+    That happens when a driver is replaced because the old one hangs: whoever waits there is woken.  Its link
+    may take the port back when it is used again.
+    """
     key = (link.host, link.port)
     with _claims_lock:
         holder = _claims.get(key)
         before = holder() if holder is not None else None
         _claims[key] = weakref.ref(link)
-    if before is None or before is link or before._closed:
+    found = before._socket if before is not None and before is not link else None
+    if before is None or found is None:
         return
     log.warning("a port is taken over from an older connection", link=str(link), busy=before._turn.locked())
-    link._suspect = link._suspect or before._suspect or before._turn.locked()
-    before._closed = True
-    found = before._socket
-    if found is not None:
-        _shut(found)
-        if not before._turn.locked():
-            before._drop()
+    link._suspect = link._suspect or before._turn.locked()
+    _shut(found)
 
 
 def _shut(connection: socket.socket) -> None:
