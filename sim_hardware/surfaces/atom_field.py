@@ -24,7 +24,7 @@ TILE_M = 4e-9
 CELLS = 6
 CELL_M = TILE_M / CELLS
 TILES_KEPT = 8192
-"""About 16 bytes an atom and 400 atoms a tile: some 100 MB at most."""
+"""32 bytes an atom and 370 atoms a tile: some 100 MB at most."""
 
 
 @dataclass(frozen=True)

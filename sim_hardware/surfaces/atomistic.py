@@ -34,6 +34,7 @@ LOWEST_M, HIGHEST_M = 0.03e-9, 2.5e-9
 straight line."""
 PROBE_M = 0.3e-9
 """Height above contact of the point-like probe that ``true_density`` sees with."""
+LEAST_A = 1e-30
 COARSE = 50
 """A tip without a resonance leans linearly: every so many energies of its table will do."""
 _MARGIN_M = 2.6e-9
@@ -124,7 +125,7 @@ class AtomisticJunction:
         """At n places (n,) for one bias, linearised where |I| is about ``near_a`` (A)."""
         x, y, scene, surface = self._look(x_m, y_m)
         weights = self._window.weights(self.surface.states.densities, bias_v)
-        goal = float(np.log(near_a / CONTACT_CONDUCTANCE_S))
+        goal = float(np.log(max(near_a, LEAST_A) / CONTACT_CONDUCTANCE_S))
         height, log, decay = linearised(
             x, y, surface, goal, (LOWEST_M, HIGHEST_M), scene, self._tip, self._decay, weights
         )

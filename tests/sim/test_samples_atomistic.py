@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from simulated import Bench
 
+from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
+from sim_hardware import motions
+from sim_hardware.drift import NO_DRIFT
 from sim_hardware.junction import Junction
 from sim_hardware.physics.iron_selenide import LATTICE_M
 from sim_hardware.physics.ldos_tables import DOPANT, LOWER_VACANCY, OXYGEN, VACANCY
 from sim_hardware.physics.tips import TipRecipe
 from sim_hardware.physics.tunneling import thermal_energy_v
+from sim_hardware.scanning import frame
 from sim_hardware.surfaces.atomistic import AtomisticSurface
 from sim_hardware.surfaces.base import Surface, SurfaceObject
 from sim_hardware.surfaces.catalogue import make_surface
 from sim_hardware.surfaces.fese import STEP_HEIGHT_M
+from sim_hardware.sweeping import sweep
 from sim_hardware.tip import Tip, tip_after
 
 Floats = npt.NDArray[np.float64]
@@ -311,3 +319,57 @@ def test_a_double_tip_shows_the_vacancy_twice() -> None:
     assert first > 12 * PM
     assert second > 12 * PM
     assert alone < 0.7 * second
+
+
+# -- in the microscope ---------------------------------------------------------------------------------------
+
+
+def test_the_microscope_images_a_vacancy_and_finds_its_states(
+    bench: Callable[..., Bench], recipe: SpectrumRecipe
+) -> None:
+    """Through controller, noise and lock-in: the ring of a vacancy is the highest thing of a frame of 3 nm,
+    and a sweep shows in-gap conductance on it, and none 1.6 nm away."""
+    surface = _sample("ws2")
+    vacancy = _objects(surface, VACANCY)[0]
+    one = bench(surface, drift=NO_DRIFT)
+    one.engage(1.3, 1e-10)
+    one.do("move", motions.move(vacancy.x_m - 1.6 * NM, vacancy.y_m, 200e-9))
+    image = one.do(
+        "frame",
+        frame(
+            Frame(
+                centre_x_m=vacancy.x_m,
+                centre_y_m=vacancy.y_m,
+                width_m=3 * NM,
+                height_m=3 * NM,
+                pixels=48,
+                lines=48,
+                bias_v=1.3,
+                setpoint_a=1e-10,
+                line_time_s=0.5,
+            )
+        ),
+    )
+    order = np.argsort([line.rows[0] for line in image.lines])
+    z = _levelled(np.concatenate([line.channels[0].values for line in image.lines])[order][:, 0])
+    row, column = np.unravel_index(z.argmax(), z.shape)
+    assert np.hypot(row - 23.5, column - 23.5) * 3 / 48 < 0.6
+    quiet = msgspec.structs.replace(
+        recipe,
+        stabilise_bias_v=1.3,
+        stabilise_current_a=1e-10,
+        start_v=1.2,
+        stop_v=0.2,
+        points=126,
+        dwell_s=20e-3,
+        backward=False,
+        lockin=LockIn(amplitude_v=0.01, frequency_hz=977.0, time_constant_s=3e-3),
+    )
+    peaks = []
+    for off in (0.0, 1.6 * NM):
+        one.do("move", motions.move(vacancy.x_m + off, vacancy.y_m, 50e-9))
+        data = one.do("sweep", sweep(quiet)).sweep
+        assert data is not None
+        in_gap = (data.bias_v > 0.4) & (data.bias_v < 0.85)
+        peaks.append(float(data.channels[1].values[0, 0][in_gap].max()))
+    assert peaks[0] > 2.5 * peaks[1]
