@@ -15,7 +15,7 @@ import structlog
 
 from actors.journal.reader import JournalReader
 from actors.runtime.auxiliary import GO_ON, AuxiliaryWatch, Verdict
-from actors.runtime.engaging import BY_ITSELF, LEASE_S, Engaging, HoldError, TryAgainError
+from actors.runtime.engaging import LEASE_S, Engaging, HoldError, TryAgainError
 from actors.runtime.instrument_clock import instrument_time_s
 from actors.runtime.job_desk import NEVER_ARRIVED, Outcome
 from actors.runtime.ledger import RunLedger, split_job_id
@@ -81,8 +81,6 @@ class CampaignRun:
         self._changing: asyncio.Task[None] | None = None
         self.auxiliary: AuxiliaryWatch | None = None
         """Instruments beside the microscope, if the campaign has any."""
-        self._parked_before = ("", "")
-        """Cause and reason of the last park when the run began to wait for one of them."""
         self._wait_alarm = ""
         self._out = asyncio.Event()
         """The loop is over: nothing that it began goes on."""
@@ -229,7 +227,9 @@ class CampaignRun:
             return None
         commit, ring = self.site.desk.journal.commit, self.site.ring
         self.auxiliary = AuxiliaryWatch(self.run, started.campaign, process, commit, ring)
-        return asyncio.create_task(self.auxiliary.main(), name="auxiliary instruments")
+        task = asyncio.create_task(self.auxiliary.main(), name="auxiliary instruments")
+        task.add_done_callback(_log_failure)  # the run then waits for readings that do not come
+        return task
 
     def _verdict(self) -> Verdict:
         return self.auxiliary.verdict() if self.auxiliary is not None else GO_ON
@@ -239,7 +239,7 @@ class CampaignRun:
         verdict = self._verdict()
         if not verdict.holds:
             return False
-        self._parked_before, self._wait_alarm = self._last_park(), ""
+        self._wait_alarm = ""
         if verdict.alarm:
             self._call_for_help(verdict)
         else:
@@ -257,8 +257,6 @@ class CampaignRun:
         if not verdict.holds:
             self.activity = ""
             self.alarms = tuple(a for a in self.alarms if a != self._wait_alarm)
-            if self._parked_before != (now := self._last_park()) and now[0] not in BY_ITSELF:
-                self.allowed = False  # a person or the gateway has parked it meanwhile: that is not undone
             self.control.feed("wait-over", "the auxiliary instruments are as they should be")
             return
         self.activity = f"waiting: {verdict.reason}"
@@ -269,10 +267,6 @@ class CampaignRun:
             self._engaging.place_lost = True
             await watched(self._park(), self.beat)
         await first_of(set(), self.control.changed)
-
-    def _last_park(self) -> tuple[str, str]:
-        status = self.site.tip.status
-        return ("", "") if status is None else (status.last_park_cause, status.last_park_reason)
 
     # ---- measuring ----
 
@@ -546,6 +540,11 @@ class CampaignRun:
 
     async def _write(self, key: str, body: Any) -> None:
         await self.site.desk.journal.commit(self.run, [Record(key=key, actor="daemon", body=body)])
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (failed := task.exception()) is not None:
+        log.error("task failed", task=task.get_name(), error=repr(failed), exc_info=failed)
 
 
 def _survey(window: WindowOpened) -> str:

@@ -532,14 +532,7 @@ class Tip:
         """Park."""
         self.held = False
         self.released.append(park)
-        self.park("released", "lease given back")
         return "parked"
-
-    def park(self, cause: str, reason: str) -> None:
-        """What the guard says of the last park."""
-        self.status = SimpleNamespace(
-            last_park_cause=cause, last_park_reason=reason, park="parked", alarms=(), latch_reason=""
-        )
 
 
 def waiting_run(state: str = "running", allowed: bool = False) -> tuple[CampaignRun, Any]:
@@ -644,23 +637,6 @@ def test_nothing_is_engaged_while_an_instrument_is_not_content() -> None:
         watch.said = GO_ON
         await run._wait()
         assert (run.control.state, run.allowed) == ("engaging", True)
-
-    asyncio.run(session())
-
-
-def test_a_park_by_a_person_during_the_wait_is_not_undone() -> None:
-    """The leave to engage was for before it."""
-
-    async def session() -> None:
-        run, watch = waiting_run("engaging", allowed=True)
-        run.site.tip.held = False
-        cast(Any, run.site.tip).park("start", "the gateway started")
-        watch.said = Verdict(True, "temperature A is 5 K", False, True)
-        await run._engage()
-        cast(Any, run.site.tip).park("operator", "stmctl withdraw")
-        watch.said = GO_ON
-        await run._wait()
-        assert (run.control.state, run.allowed) == ("engaging", False)
 
     asyncio.run(session())
 
