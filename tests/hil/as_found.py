@@ -30,7 +30,7 @@ Settings = dict[str, Any]
 
 NOT_AVAILABLE = "not available"
 BIAS, SETPOINT, X, Y, LOCKIN = "bias (V)", "setpoint (A)", "x (m)", "y (m)", "modulation on"
-OURS = (BIAS, SETPOINT, X, Y)
+OURS = (BIAS, SETPOINT, X, Y, nanonis.SETPOINT.key)
 """What no gateway gives back: a parked tip rests at the limits' bias and stays where it is."""
 
 ONLY_READ = (
@@ -225,6 +225,11 @@ class AsFound:
                 "Withdraw it at the electronics, then begin again: the tests leave it withdrawn.",
             )
         return state
+
+    def close_reader(self) -> None:
+        """Free the port over which settings are read, for somebody else."""
+        self._reader.close()
+        self._reader = NoReader()
 
     def close(self) -> None:
         """Free the ports."""

@@ -47,7 +47,9 @@ SIMULATED_CHOICES = Choices(
     lockin=LockIn(amplitude_v=20e-3, frequency_hz=977.0, time_constant_s=1e-3),
 )
 """A simulated microscope needs no patience."""
-SIMULATED_ENGAGE = "2s"
+AMONG_OTHERS = {"pixels": 32, "repeats": 3, "trials": 2}
+"""Where these tests run among all others, less is enough."""
+SIMULATED_ENGAGE = "1s"
 """How long the simulated microscope looks for a surface that is not there."""
 SAMPLE = ("--sample", "vacancy", "--seed", "3")
 
@@ -171,7 +173,7 @@ def chosen(config: pytest.Config, electronics: Electronics) -> Choices:
         ConfigError: a quantity without its unit, or no number of trials.
     """
     defaults = SIMULATED_CHOICES if electronics.simulated else Choices()
-    values = dict(vars(defaults))
+    values = {**vars(defaults), **(AMONG_OTHERS if among_others(config) else {})}
     for option, name, dimension in (
         ("--bias", "bias_v", "voltage"),
         ("--setpoint", "setpoint_a", "current"),
@@ -265,7 +267,7 @@ def reason_of(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table; left out where these tests ran among all others."""
-    if not hasattr(config.option, "electronics"):
+    if among_others(config):
         return
     table = config.stash[TABLE]
     for electronics, header in config.stash[HEADERS].items():
@@ -276,6 +278,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.write_line(line)
         terminalreporter.write_line("")
         terminalreporter.write_line(f"{electronics}: {table.counts(electronics)}")
+
+
+def among_others(config: pytest.Config) -> bool:
+    """Whether these tests run as a part of the whole suite: nobody has named them."""
+    here = Path(__file__).parent
+    named = [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
+    return not any(path.is_relative_to(here) for path in named)
 
 
 def processes_of(state: Path) -> list[str]:

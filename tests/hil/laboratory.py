@@ -77,7 +77,10 @@ class Laboratory:
         """Park, end the gateway, free the electronics' ports."""
         if self._gateway is not None:
             gateway, self._gateway = self._gateway, None
-            gateway.close()
+            try:
+                gateway.give_lease_back()
+            finally:
+                gateway.close()
             self._pids |= gateway.seen_pids
             left = gateway.survivors()
             assert not left, f"processes of the gateway are left: {left}"

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from actors.gateway.interlocks import check_recipe, feedback_off_s
 from protocols.errors import ConfigError, LimitError
 from protocols.files.limits_toml import Limits
-from protocols.files.quantities import format_quantity
+from protocols.files.quantities import format_place, format_quantity
 from protocols.instrument.driver import DriverInfo
 from protocols.messages.recipes import Engage, Frame, LockIn, Recipe, SpectrumRecipe, Sweep
 
 POINTS = 101
 DWELL_S = 2e-3
-REPEATS = 6
-"""Sweeps of the repeatability: enough for a scatter, few enough for a sample that drifts."""
 LONG_SWEEP_S = 20.0
 """A sweep in whose middle something happens; shorter where the limit on time with feedback off says so."""
 PIXEL_MULTIPLE = 16
@@ -32,6 +30,8 @@ class Choices:
     pixels: int = 64
     settle_s: float = 0.5
     drift_s: float = 60.0
+    repeats: int = 6
+    """Sweeps of the repeatability: enough for a scatter, few enough for a sample that drifts."""
     trials: int = 10
     lockin: LockIn | None = None
 
@@ -119,7 +119,9 @@ class Plan:
     def seconds(self) -> float:
         """Instrument seconds of the measurements, roughly."""
         frame = 2.0 * self.choices.pixels * self.choices.line_time_s
-        sweeps = REPEATS * (feedback_off_s(self.sweep().spectrum, self.limits) + self.choices.settle_s)
+        sweeps = self.choices.repeats * (
+            feedback_off_s(self.sweep().spectrum, self.limits) + self.choices.settle_s
+        )
         return 2.0 * frame + max(self.choices.drift_s, 2.0 * frame) + sweeps
 
     def __str__(self) -> str:
@@ -127,7 +129,7 @@ class Plan:
         return (
             f"{format_quantity(c.bias_v, 'V')}, {format_quantity(c.setpoint_a, 'A')}, frames of "
             f"{format_quantity(c.frame_m, 'm')} with {c.pixels} lines of "
-            f"{format_quantity(c.line_time_s, 's')} about ({format_quantity(self.x_m, 'm')}, {format_quantity(self.y_m, 'm')})"
+            f"{format_quantity(c.line_time_s, 's')} about {format_place(self.x_m, self.y_m)}"
         )
 
 

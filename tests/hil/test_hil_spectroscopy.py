@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from tests.hil.figures import text_of
 from tests.hil.laboratory import Laboratory
-from tests.hil.plan import REPEATS
 
 NOISE_SIGMAS = 3.0
 GAP_SHARE = 0.10
@@ -28,15 +27,15 @@ def point_noise(sweeps: Floats) -> float:
 def test_spectra_repeat(lab: Laboratory, figures: Callable[[str, str], None]) -> None:
     """Spectra at one place repeat within 3 sigma of their own noise and 10 % of the current."""
     lab.engaged()
-    sweep = lab.plan.sweep()
-    taken = [lab.gateway.spectrum(sweep, lab.expected_s(sweep)) for _ in range(REPEATS)]
+    sweep, repeats = lab.plan.sweep(), lab.plan.choices.repeats
+    taken = [lab.gateway.spectrum(sweep, lab.expected_s(sweep)) for _ in range(repeats)]
     assert not any(data.saturated for data in taken), "the preamplifier was at its rail: choose another range"
     current = np.array([data.channels[0].values[0, 0] for data in taken])
     backward = np.array([data.channels[0].values[0, 1] for data in taken])
     assert np.isfinite(current).all()
     mean = current.mean(axis=0)
     noise = point_noise(current)
-    scatter = float(np.sqrt(np.mean((current - mean) ** 2) * REPEATS / (REPEATS - 1)))
+    scatter = float(np.sqrt(np.mean((current - mean) ** 2) * repeats / (repeats - 1)))
     size = float(np.sqrt(np.mean(mean**2)))
     allowed = float(np.hypot(NOISE_SIGMAS * noise, GAP_SHARE * size))
     figures(
