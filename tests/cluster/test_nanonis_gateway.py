@@ -22,6 +22,7 @@ from actors.gateway.drivers.nanonis.channel import Channel
 from actors.gateway.drivers.nanonis.link import Link
 from protocols.links.stop import send_stop
 from protocols.links.streams import AsyncStreamClient
+from protocols.messages.control import AcknowledgeLatch, ReleaseLease
 from protocols.messages.data import Chunk, FrameLines
 from protocols.messages.jobs import CHANGED_BY_OTHERS, CancelJob, JobState
 from protocols.messages.recipes import Frame, Move, Park
@@ -86,17 +87,39 @@ def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]
 
 
 @pytest.fixture
-def gate(laboratory: Laboratory, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway of its own for each test, the tip parked."""
-    with gateway(tmp_path, laboratory.address, "--driver", "nanonis") as running:
+def own(tmp_path: Path) -> Iterator[Laboratory]:
+    """A laboratory whose gateway, or microscope, is killed."""
+    running = Laboratory(tmp_path / "sim")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def served(laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway for the tests that leave it alive."""
+    with gateway(tmp_path_factory.mktemp("gate"), laboratory.address, "--driver", "nanonis") as running:
         yield running
+
+
+@pytest.fixture
+def gate(served: Gateway) -> Iterator[Gateway]:
+    """The gateway, ours; parked and given back at the end."""
+    served.acquire()
+    yield served
+    if served.guard().latch_reason:
+        served.ask(AcknowledgeLatch(who="test"))
+    served.ask(ReleaseLease(epoch=served.epoch, park=True))
+    served.parked()
 
 
 def engaged(gate: Gateway) -> Gateway:
     """The gateway with its tip at the surface."""
-    gate.acquire()
-    gate.engage()
+    engaged.count += 1  # type: ignore[attr-defined]
+    gate.engage(f"test/engage{engaged.count}/a1")  # type: ignore[attr-defined]
     return gate
+
+
+engaged.count = 0  # type: ignore[attr-defined]
 
 
 def run_frame(gate: Gateway, job: str) -> list[FrameLines]:
@@ -117,28 +140,27 @@ def test_jobs_over_nanonis(gate: Gateway, laboratory: Laboratory) -> None:
     before, mark = laboratory.settings(), laboratory.sim.mark()
     engaged(gate)
     assert laboratory.read("SafeTip.OnOffGet") == {"status": True}
-    gate.sweep("run/d0001/a1", x_m=3e-9)
-    assert gate.final("run/d0001/a1").state == JobState.FINISHED
-    lines = run_frame(gate, "run/f0001/a1")
-    assert gate.final("run/f0001/a1").state == JobState.FINISHED
+    gate.sweep("r1/d0001/a1", x_m=3e-9)
+    assert gate.final("r1/d0001/a1").state == JobState.FINISHED
+    lines = run_frame(gate, "r1/f0001/a1")
+    assert gate.final("r1/f0001/a1").state == JobState.FINISHED
     assert [row for piece in lines for row in piece.rows] == list(range(8))
     area = frame_area(laboratory.read("Scan.FrameGet"))
     assert area.width_m == pytest.approx(5e-9, rel=1e-6)
-    gate.submit("run/m0001/a1", Move(x_m=1e-9, y_m=1e-9))
-    assert gate.final("run/m0001/a1").state == JobState.FINISHED
+    gate.submit("r1/m0001/a1", Move(x_m=1e-9, y_m=1e-9))
+    assert gate.final("r1/m0001/a1").state == JobState.FINISHED
     done = {e.event: e.job_id for e in laboratory.sim.since(mark, "sweep_done", "frame_done")}
-    assert done == {"sweep_done": "run/d0001/a1", "frame_done": "run/f0001/a1"}
+    assert done == {"sweep_done": "r1/d0001/a1", "frame_done": "r1/f0001/a1"}
     assert laboratory.settings() != before
-    gate.submit("run/park/a1", Park(reason="good night"))
-    assert gate.final("run/park/a1").state == JobState.FINISHED
+    gate.submit("r1/park/a1", Park(reason="good night"))
+    assert gate.final("r1/park/a1").state == JobState.FINISHED
     gate.parked()
     assert laboratory.settings() == before
 
 
 def test_pixels_that_would_be_coerced_are_refused_at_once(gate: Gateway) -> None:
     """Multiples of 16 only: told when the job is submitted, with the next possible numbers."""
-    gate.acquire()
-    answer = gate.submit("run/f0002/a1", msgspec.structs.replace(FRAME, pixels=20))
+    answer = gate.submit("r2/f0002/a1", msgspec.structs.replace(FRAME, pixels=20))
     assert answer.state == JobState.REFUSED
     assert "Take 16 or 32" in answer.reason
 
@@ -146,28 +168,28 @@ def test_pixels_that_would_be_coerced_are_refused_at_once(gate: Gateway) -> None
 def test_somebody_else_turns_the_bias(gate: Gateway, laboratory: Laboratory) -> None:
     """The next job fails with what changed, from what to what; the one after it works again."""
     engaged(gate)
-    gate.sweep("run/d0001/a1")
-    assert gate.final("run/d0001/a1").state == JobState.FINISHED
+    gate.sweep("r3/d0001/a1")
+    assert gate.final("r3/d0001/a1").state == JobState.FINISHED
     laboratory.other.ask("Bias.Set", bias_v=0.4)
-    gate.sweep("run/d0002/a1")
-    answer = gate.final("run/d0002/a1")
+    gate.sweep("r3/d0002/a1")
+    answer = gate.final("r3/d0002/a1")
     assert answer.state == JobState.FAILED
     assert answer.reason.startswith(CHANGED_BY_OTHERS)
     assert "bias is 400 mV instead of 500 mV" in answer.reason
-    gate.sweep("run/d0003/a1")
-    assert gate.final("run/d0003/a1").state == JobState.FINISHED
+    gate.sweep("r3/d0003/a1")
+    assert gate.final("r3/d0003/a1").state == JobState.FINISHED
 
 
 def test_somebody_else_switches_safetip_off(gate: Gateway, laboratory: Laboratory) -> None:
     """That is a change too, and it is armed again before work goes on."""
     engaged(gate)
     laboratory.other.ask("SafeTip.OnOffSet", status=False)
-    gate.sweep("run/d0001/a1")
-    answer = gate.final("run/d0001/a1")
+    gate.sweep("r4/d0001/a1")
+    answer = gate.final("r4/d0001/a1")
     assert answer.state == JobState.FAILED
     assert "SafeTip is off" in answer.reason
-    gate.sweep("run/d0002/a1")
-    assert gate.final("run/d0002/a1").state == JobState.FINISHED
+    gate.sweep("r4/d0002/a1")
+    assert gate.final("r4/d0002/a1").state == JobState.FINISHED
     assert laboratory.read("SafeTip.OnOffGet") == {"status": True}
 
 
@@ -194,7 +216,7 @@ def test_safetip_that_fires_latches(gate: Gateway, laboratory: Laboratory) -> No
 def test_a_stop_in_mid_sweep(gate: Gateway, laboratory: Laboratory) -> None:
     """Withdrawn at once over the port of its own, though the sweep occupies the first port for 30 s."""
     engaged(gate)
-    gate.sweep("run/d0001/a1", spectrum=LONG_SPECTRUM)
+    gate.sweep("r7/d0001/a1", spectrum=LONG_SPECTRUM)
     await_that("the sweep", lambda: laboratory.read("BiasSpectr.StatusGet")["status"])
     mark = laboratory.sim.mark()
     answer = send_stop(gate.endpoint("safety"), "test")
@@ -202,27 +224,27 @@ def test_a_stop_in_mid_sweep(gate: Gateway, laboratory: Laboratory) -> None:
     gate.parked("operator")
     (retraction,) = [e for e in laboratory.sim.since(mark, "retraction") if e.detail["moved"]]
     assert retraction.detail["during"] == "sweep"
-    final = gate.final("run/d0001/a1")
+    final = gate.final("r7/d0001/a1")
     assert (final.state, final.reason) == (JobState.INTERRUPTED, "parked: test")
 
 
 def test_a_cancelled_sweep_leaves_the_tip_engaged(gate: Gateway, laboratory: Laboratory) -> None:
     """Stopped over the worker's second port; feedback is on again."""
     engaged(gate)
-    gate.sweep("run/d0001/a1", spectrum=LONG_SPECTRUM)
+    gate.sweep("r8/d0001/a1", spectrum=LONG_SPECTRUM)
     await_that("the sweep", lambda: laboratory.read("BiasSpectr.StatusGet")["status"])
-    gate.ask(CancelJob(job_id="run/d0001/a1", epoch=gate.epoch, reason="enough"))
-    assert gate.final("run/d0001/a1").state == JobState.INTERRUPTED
+    gate.ask(CancelJob(job_id="r8/d0001/a1", epoch=gate.epoch, reason="enough"))
+    assert gate.final("r8/d0001/a1").state == JobState.INTERRUPTED
     assert laboratory.read("ZCtrl.OnOffGet") == {"status": True}
-    gate.sweep("run/d0002/a1")
-    assert gate.final("run/d0002/a1").state == JobState.FINISHED
+    gate.sweep("r8/d0002/a1")
+    assert gate.final("r8/d0002/a1").state == JobState.FINISHED
 
 
 def test_a_worker_killed_in_mid_sweep(gate: Gateway, laboratory: Laboratory) -> None:
     """The guard parks over its own ports and a new worker serves; settings are given back."""
     before = laboratory.settings()
     engaged(gate)
-    gate.sweep("run/d0001/a1", spectrum=LONG_SPECTRUM)
+    gate.sweep("r9/d0001/a1", spectrum=LONG_SPECTRUM)
     await_that("the sweep", lambda: laboratory.read("BiasSpectr.StatusGet")["status"])
     old = gate.worker_pid()
     kill(old)
@@ -230,47 +252,44 @@ def test_a_worker_killed_in_mid_sweep(gate: Gateway, laboratory: Laboratory) -> 
     await_that("a new worker", lambda: gate.worker_pid() not in (0, old))
     assert laboratory.settings() == before
     gate.engage("test/engage/a2")
-    gate.sweep("run/d0002/a1")
-    assert gate.final("run/d0002/a1").state == JobState.FINISHED
+    gate.sweep("r9/d0002/a1")
+    assert gate.final("r9/d0002/a1").state == JobState.FINISHED
 
 
-def test_both_killed_and_started_again(laboratory: Laboratory, tmp_path: Path) -> None:
+def test_both_killed_and_started_again(tmp_path: Path, own: Laboratory) -> None:
     """Nobody is left to park: the next start does, and gives back what the dead had changed."""
-    before = laboratory.settings()
-    with gateway(tmp_path, laboratory.address, "--driver", "nanonis") as first:
+    before = own.settings()
+    with gateway(tmp_path, own.address, "--driver", "nanonis") as first:
+        first.acquire()
         engaged(first)
-        first.sweep("run/d0001/a1")
-        assert first.final("run/d0001/a1").state == JobState.FINISHED
+        first.sweep("r10/d0001/a1")
+        assert first.final("r10/d0001/a1").state == JobState.FINISHED
         worker = first.worker_pid()
         kill(first.process.pid)
         kill(worker)
         first.process.wait(10)
-        assert laboratory.read("ZCtrl.OnOffGet") == {"status": True}
-        assert laboratory.settings() != before
+        assert own.read("ZCtrl.OnOffGet") == {"status": True}
+        assert own.settings() != before
         first.start("--driver", "nanonis")
         first.parked("start")
-        assert laboratory.settings() == before
+        assert own.settings() == before
     assert not list((tmp_path / "gateway").glob("nanonis_*.json"))
 
 
-def test_electronics_that_were_started_anew(tmp_path: Path) -> None:
+def test_electronics_that_were_started_anew(tmp_path: Path, own: Laboratory) -> None:
     """The door dies and comes back on the same ports: guard and worker find it by themselves."""
-    laboratory = Laboratory(tmp_path / "sim")
-    try:
-        with gateway(tmp_path, laboratory.address, "--driver", "nanonis") as gate:
-            gate.acquire(3.0)
-            gate.engage()
-            laboratory.sim.process.send_signal(signal.SIGKILL)
-            laboratory.sim.process.wait(10)
-            await_that("the alarm", lambda: any("electronics" in a for a in gate.guard().alarms))
-            laboratory.sim.start()
-            gate.parked()
-            gate.acquire()
-            gate.engage("test/engage/a2")
-            gate.sweep("run/d0001/a1")
-            assert gate.final("run/d0001/a1").state == JobState.FINISHED
-    finally:
-        laboratory.close()
+    with gateway(tmp_path, own.address, "--driver", "nanonis") as gate:
+        gate.acquire(3.0)
+        gate.engage()
+        own.sim.process.send_signal(signal.SIGKILL)
+        own.sim.process.wait(10)
+        await_that("the alarm", lambda: any("electronics" in a for a in gate.guard().alarms))
+        own.sim.start()
+        gate.parked()
+        gate.acquire()
+        gate.engage("test/engage/a2")
+        gate.sweep("r11/d0001/a1")
+        assert gate.final("r11/d0001/a1").state == JobState.FINISHED
 
 
 def test_no_electronics_at_the_address_is_told(tmp_path: Path) -> None:
