@@ -189,7 +189,7 @@ def test_leave_to_engage_is_used_up(outcome: Exception | None, left: bool) -> No
         run.allowed = allowed
         asked: list[bool] = []
 
-        async def engage(permitted: bool) -> None:
+        async def engage(permitted: bool, _withdrawal_mark: str) -> None:
             asked.append(permitted)
             if outcome is not None:
                 raise outcome
