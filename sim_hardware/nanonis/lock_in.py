@@ -55,12 +55,8 @@ def time_constant_s(lab: Instrument, number: int) -> float:
     return max(FASTEST_S, 1.0 / (2.0 * math.pi * float(kept["lp_filter_cutoff_frequency_hz"])))
 
 
-def phase_factor(lab: Instrument, number: int) -> complex:
+def phase_factor(lab: Instrument, number: int, modulator: int) -> complex:
     """What a demodulator multiplies the complex amplitude of the current with: its phase and harmonic."""
-    found = modulation(lab)
-    if found is None:
-        return 0.0
-    modulator, _ = found
     turned = (
         lab.setting("LockIn.ModPhas", modulator)["phase_deg"]
         - lab.setting("LockIn.DemodPhas", number)["phase_deg"]
@@ -83,7 +79,7 @@ def output(lab: Instrument, number: int, state: InstrumentState) -> tuple[float,
     size = 0.0
     if amplitude and not state.withdrawn and state.bias_v != 0.0:
         size = amplitude * conductance(lab, state)
-    turned = size * phase_factor(lab, number) + complex(*noise)
+    turned = size * phase_factor(lab, number, found[0] if found else 1) + complex(*noise)
     if lab.setting("LockIn.DemodRTSignals", number)["rt_signals"] == "r/phi":
         return abs(turned), math.degrees(cmath.phase(turned))
     return turned.real, turned.imag
@@ -159,7 +155,8 @@ def demodulated(
     if "lockin_x" not in found:
         return np.zeros(shape)
     x, y = np.asarray(found["lockin_x"]), np.asarray(found["lockin_y"])
-    factor = phase_factor(lab, number)
+    running = modulation(lab)
+    factor = phase_factor(lab, number, running[0] if running else 1)
     if factor != 1.0:
         turned = (x + 1j * y) * factor
         x, y = turned.real, turned.imag

@@ -1,4 +1,4 @@
-"""A tiny client of the Nanonis door for these tests: one socket, blocking, built on the protocol's own codec."""
+"""A tiny client of the Nanonis door for these tests: one blocking socket on the protocol's own codec."""
 
 from __future__ import annotations
 
