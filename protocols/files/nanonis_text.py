@@ -165,24 +165,3 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-_CODE = re.compile(r"%[YymdHMSN%]")
-
-
-def file_name(series: str, counter: int, when: datetime, extension: str, digits: int = 3) -> str:
-    """Name of the next file of a series: ``Image_`` and 7 give ``Image_007.sxm``.
-
-    A series may hold the codes %Y %y %m %d %H %M %S of the time and %N of the counter; without %N the counter
-    follows the series.  Characters that Windows refuses in names become underscores.
-    """
-    number = f"{counter:0{digits}d}"
-
-    def replaced(match: re.Match[str]) -> str:
-        code = match.group()
-        if code == "%N":
-            return number
-        return "%" if code == "%%" else when.strftime(code)
-
-    name = _CODE.sub(replaced, series) + ("" if "%N" in series else number)
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name) + extension

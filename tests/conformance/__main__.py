@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -11,10 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance import part_files, part_nanonistcp, part_official, part_scanbot, part_writers
+from tests.conformance import (
+    part_control,
+    part_files,
+    part_nanonistcp,
+    part_official,
+    part_scanbot,
+    part_writers,
+)
 from tests.conformance.environments import SetUpError, python_of
 from tests.conformance.results import Findings, failures, table
 from tests.conformance.server import ServerError
+
+TERMINATED = 143
+"""Exit status after SIGTERM; clients and server are ended first."""
 
 Run = Callable[[Findings, Path], None]
 
@@ -40,6 +51,7 @@ PARTS: dict[str, Part] = {
         ("clients",), part_nanonistcp.run, "the test suite shipped in nanonisTCP 1.1.5, 18 modules"
     ),
     "official": Part(("clients",), part_official.run, "methods and examples of nanonis-spm 1.0.9"),
+    "control": Part(("clients",), part_control.run, "the tip driven with nanonis-control 1.0.1"),
     "scanbot": Part(("scanbot",), part_scanbot.run, "a survey and a bias series of Scanbot 4.5.1"),
     "scifireaders": Part(
         ("scifireaders",),
@@ -83,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(TERMINATED))
     findings = []
     for name in options.parts or [name for name, part in PARTS.items() if part.by_default]:
         print(f"{name}: {PARTS[name].what} ...", flush=True)

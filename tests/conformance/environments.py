@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +87,11 @@ def run_client(
     try:
         output, errors = process.communicate(timeout=deadline_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         output, errors = process.communicate()
         errors += f"\nkilled after {time.monotonic() - began:.0f} s"
+    except BaseException:  # an interrupt must not leave the client behind
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)

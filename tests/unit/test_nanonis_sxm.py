@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from protocols.errors import DataFormatError, StorageError, UsageError
 from protocols.files.nanonis_sxm import SxmChannel, SxmController, SxmFile, read_sxm, write_sxm
-from protocols.files.nanonis_text import engineering, file_name, scientific
+from protocols.files.nanonis_text import engineering, scientific
 from protocols.nanonis.conventions import FrameArea
 
 DATA = Path(os.environ.get("TUNNELPILOT_DATA", "/nowhere"))
@@ -294,10 +294,3 @@ def test_numbers_keep_their_digits(value: float) -> None:
     assert np.allclose(float(engineering(value)), float(f"{value:.5e}"), rtol=1e-15, atol=0)
     assert int(engineering(value).split("E")[1]) % 3 == 0
     assert float(scientific(value, 7)) == float(f"{value:.7e}")
-
-
-def test_names_of_files() -> None:
-    """The counter follows the series, or stands where %N is; codes of date and time are replaced."""
-    assert file_name("Image_", 7, WHEN, ".sxm") == "Image_007.sxm"
-    assert file_name("A%y%m%d.%H%M%S-%N", 1234, WHEN, ".sxm") == "A261121.090507-1234.sxm"
-    assert file_name("100%% a/b", 1, WHEN, ".dat") == "100% a_b001.dat"
