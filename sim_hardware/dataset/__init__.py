@@ -1,0 +1,1 @@
+"""Data sets: labelled images of simulated samples, made by the hundred thousand."""
