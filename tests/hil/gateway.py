@@ -18,6 +18,7 @@ import numpy.typing as npt
 from actors.scan_controller.assembly import FrameAssembler
 from protocols.errors import TunnelpilotError
 from protocols.files.limits_toml import Limits, limits_from_flat
+from protocols.files.state_directory import read_endpoints
 from protocols.links.stop import send_stop
 from protocols.links.streams import AsyncStreamClient
 from protocols.messages.control import AcknowledgeLatch, GuardStatus, ReleaseLease, WorkerQuery, WorkerStatus
@@ -61,7 +62,8 @@ class LabGateway(Gateway):
         def serves() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"stmgate ended with {self.process.returncode}: {self.errors().strip()}")
-            return self.worker_pid() != 0 and self.guard().pid == self.process.pid
+            found = read_endpoints(self.state, "gateway")
+            return bool(found["pid"] == self.process.pid and found["worker_pid"])
 
         await_that("the gateway", serves, PATIENCE_S)
         self.seen_pids.add(self.worker_pid())
