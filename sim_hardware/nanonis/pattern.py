@@ -15,7 +15,13 @@ from protocols.errors import DriverError, TunnelpilotError
 from protocols.files.nanonis_3ds import GridHeader, GridWriter, grid_positions
 from protocols.nanonis.conventions import FrameArea, frame_area, frame_arguments
 from sim_hardware import motions
-from sim_hardware.nanonis import bias_spectroscopy, files, follow_me, z_spectroscopy
+from sim_hardware.nanonis import (
+    bias_spectroscopy,
+    bias_spectroscopy_settings,
+    files,
+    follow_me,
+    z_spectroscopy,
+)
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import PATIENCE_S, Instrument
 from sim_hardware.nanonis.registry import Registry, Settings
@@ -329,7 +335,8 @@ def _writer(lab: Instrument, panel: PatternPanel, first: Any, count: int, starte
     if panel.active == "grid":
         nx, ny = kept["number_of_points_in_x"], kept["number_of_points_in_y"]
     names = list(first.columns)
-    module = bias_spectroscopy if names[0] == bias_spectroscopy.SWEEP else z_spectroscopy
+    over_bias = names[0] == bias_spectroscopy.SWEEP
+    module = bias_spectroscopy_settings if over_bias else z_spectroscopy
     path = files.next_path(lab, lab.setting("Pattern.Props")["basename"], ".3ds")
     panel.path = str(path)
     return GridWriter(
@@ -341,7 +348,7 @@ def _writer(lab: Instrument, panel: PatternPanel, first: Any, count: int, starte
             points=len(first.columns[names[0]]),
             channels=tuple(names[1:]),
             started=started,
-            sweep_signal="Bias (V)" if module is bias_spectroscopy else names[0],
+            sweep_signal="Bias (V)" if over_bias else names[0],
             fixed_parameters=module.FIXED_PARAMETERS,
             experiment_parameters=module.PARAMETERS,
             delay_s=lab.setting("Pattern.Props")["pre_measure_delay_s"],

@@ -1,65 +1,32 @@
-"""Scan: the frame, its properties, its data while and after it is taken, and its file.
+"""Scan: taking frames, their data while they are taken, and the end of a scan.
 
 A frame is an activity of the world; a thread of its own waits for its end, saves it and, in continuous mode,
-begins the next.  The data of the frame under way are collected from the world's lines when they are asked
-for.
+begins the next.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import structlog
 
 from protocols.errors import DriverError, TunnelpilotError
-from protocols.files.nanonis_sxm import SxmChannel, SxmFile, write_sxm
 from protocols.messages.recipes import Frame
-from protocols.nanonis.conventions import (
-    FrameArea,
-    channel_name,
-    coerced_pixels,
-    frame_area,
-    frame_arguments,
-    grab_from_frame,
-)
+from protocols.nanonis.conventions import frame_area, grab_from_frame
 from sim_hardware import motions, scanning
-from sim_hardware.nanonis import bias, files, jobs, lock_in, signals
+from sim_hardware.nanonis import files, jobs, signals
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import PATIENCE_S, Instrument
-from sim_hardware.nanonis.registry import Registry, Settings
-from sim_hardware.situation import Activity
+from sim_hardware.nanonis.pictures import Picture, collect, save
+from sim_hardware.nanonis.registry import Registry
 
-Pixels = npt.NDArray[np.float32]
 REGISTRY = Registry()
 log = structlog.get_logger()
 
-MOST_PIXELS = 4096
-FASTEST_LINE_S = 1e-4
-SLOWEST_LINE_S = 1e4
-MODULES = ("NanonisMain", "Bias", "Current", "Piezo Configuration", "Z-Controller", "Scan", "Lock-in")
-
-
-@dataclass
-class Picture:
-    """One frame as it is being taken.  ``data``: by signal, (2, lines, pixels) in our order, NaN where not
-    scanned."""
-
-    recipe: Frame
-    activity: Activity
-    channels: tuple[int, ...]
-    data: dict[int, Pixels]
-    started: datetime
-    line_time_s: tuple[float, float]
-    taken: int = 0
-    path: str = ""
-    ended_s: float = math.nan
+KEPT_BACKGROUNDS = 20
 
 
 @dataclass
@@ -73,199 +40,6 @@ class ScanPanel:
     """Frames that came to an end."""
     background: list[Picture] = field(default_factory=list)
     thread: threading.Thread | None = None
-    autosave: str = "all"
-
-
-# -- plain settings ------------------------------------------------------------------------------------------
-
-
-def _check_frame(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
-    """A frame within the piezo's range, as the electronics coerce it."""
-    low, high = lab.world.settings.lateral_range_m
-    if not (wanted["width_m"] > 0.0 and wanted["height_m"] > 0.0):
-        raise DriverError(f"a frame of {wanted['width_m']:g} m x {wanted['height_m']:g} m is none.")
-    found = {name: float(value) for name, value in wanted.items()}
-    found["width_m"] = min(found["width_m"], high - low)
-    found["height_m"] = min(found["height_m"], high - low)
-    for centre in ("centre_x_m", "centre_y_m"):
-        found[centre] = min(max(found[centre], low), high)
-    found["angle_deg"] = math.remainder(found["angle_deg"], 360.0)
-    return found
-
-
-def _frame_changed(lab: Instrument, values: Any) -> None:
-    """The speeds follow the new width: what is kept constant stays."""
-    kept = lab.setting("Scan.Speed")
-    lab.store_setting("Scan.Speed", 0, _speeds(kept, float(values["width_m"])))
-
-
-def _speeds(kept: dict[str, Any], width_m: float) -> dict[str, Any]:
-    """Speeds and times of a line that belong together."""
-    found = dict(kept)
-    if found["keep_constant"] == "linear speed":
-        found["forward_time_per_line_s"] = width_m / found["forward_linear_speed_m_s"]
-        found["backward_time_per_line_s"] = width_m / found["backward_linear_speed_m_s"]
-    else:
-        found["forward_linear_speed_m_s"] = width_m / found["forward_time_per_line_s"]
-        found["backward_linear_speed_m_s"] = width_m / found["backward_time_per_line_s"]
-    found["speed_ratio"] = found["backward_linear_speed_m_s"] / found["forward_linear_speed_m_s"]
-    return found
-
-
-REGISTRY.keep(
-    Settings(
-        "Scan.Frame",
-        {"centre_x_m": 0.0, "centre_y_m": 0.0, "width_m": 20e-9, "height_m": 20e-9, "angle_deg": 0.0},
-        check=_check_frame,
-        changed=_frame_changed,
-    ),
-)
-REGISTRY.settings["Scan.Speed"] = Settings(
-    "Scan.Speed",
-    {
-        "forward_linear_speed_m_s": 100e-9,
-        "backward_linear_speed_m_s": 100e-9,
-        "forward_time_per_line_s": 0.2,
-        "backward_time_per_line_s": 0.2,
-        "keep_constant": "time per line",
-        "speed_ratio": 1.0,
-    },
-)
-REGISTRY.settings["Scan.Buffer"] = Settings(
-    "Scan.Buffer", {"channel_indexes": [0, 30], "pixels": 128, "lines": 128}
-)
-REGISTRY.settings["Scan.Props"] = Settings(
-    "Scan.Props",
-    {
-        "continuous_scan": False,
-        "bouncy_scan": False,
-        "autosave": "all",
-        "series_name": "Image_",
-        "comment": "",
-        "modules": MODULES,
-        "autopaste": "off",
-    },
-)
-
-
-@REGISTRY.command("Scan.SpeedSet")
-def speed_set(
-    call: Call,
-    forward_linear_speed_m_s: float,
-    backward_linear_speed_m_s: float,
-    forward_time_per_line_s: float,
-    backward_time_per_line_s: float,
-    keep_constant: str | None,
-    speed_ratio: float,
-) -> None:
-    """Speeds: those of the kind that is kept constant count, the others follow; 0 leaves a value as it is.
-
-    A ratio (backward over forward speed) other than 0 determines the backward values.
-    """
-    lab = call.lab
-    with lab.lock:
-        kept = lab.setting("Scan.Speed")
-        kept["keep_constant"] = keep_constant or kept["keep_constant"]
-        by_speed = kept["keep_constant"] == "linear speed"
-        names = ("linear_speed_m_s", "time_per_line_s")
-        given = (
-            (forward_linear_speed_m_s, backward_linear_speed_m_s)
-            if by_speed
-            else (forward_time_per_line_s, backward_time_per_line_s)
-        )
-        name = names[0 if by_speed else 1]
-        for way, value in zip(("forward", "backward"), given, strict=True):
-            if math.isfinite(value) and value > 0.0:
-                kept[f"{way}_{name}"] = value
-        if math.isfinite(speed_ratio) and speed_ratio > 0.0:
-            forward = kept[f"forward_{name}"]
-            kept[f"backward_{name}"] = forward * speed_ratio if by_speed else forward / speed_ratio
-        width = lab.setting("Scan.Frame")["width_m"]
-        found = _speeds(kept, width)
-        for way in ("forward", "backward"):
-            seconds = found[f"{way}_time_per_line_s"]
-            if not FASTEST_LINE_S <= seconds <= SLOWEST_LINE_S:
-                raise DriverError(
-                    f"{seconds:g} s per line is outside {FASTEST_LINE_S:g} to {SLOWEST_LINE_S:g} s."
-                )
-        lab.store_setting("Scan.Speed", 0, found)
-
-
-@REGISTRY.command("Scan.SpeedGet")
-def speed_get(call: Call) -> dict[str, Any]:
-    """Speeds and times of a line."""
-    return call.lab.setting("Scan.Speed")
-
-
-@REGISTRY.command("Scan.BufferSet")
-def buffer_set(call: Call, channel_indexes: Any, pixels: int, lines: int) -> None:
-    """Channels, pixels per line (coerced to a multiple of 16) and lines; no channels, 0 pixels or 0 lines
-    leave them as they are."""
-    lab = call.lab
-    with lab.lock:
-        kept = lab.setting("Scan.Buffer")
-        chosen = [signals.check_index(int(index)) for index in channel_indexes]
-        if chosen:
-            kept["channel_indexes"] = list(dict.fromkeys(chosen))
-        if pixels > 0:
-            kept["pixels"] = min(coerced_pixels(pixels), MOST_PIXELS)
-        if lines > 0:
-            kept["lines"] = min(lines, MOST_PIXELS)
-        lab.store_setting("Scan.Buffer", 0, kept)
-
-
-@REGISTRY.command("Scan.BufferGet")
-def buffer_get(call: Call) -> dict[str, Any]:
-    """The same."""
-    kept = call.lab.setting("Scan.Buffer")
-    return {**kept, "channel_indexes": np.array(kept["channel_indexes"], np.int32)}
-
-
-@REGISTRY.command("Scan.PropsSet")
-def props_set(
-    call: Call,
-    continuous_scan: bool | None,
-    bouncy_scan: bool | None,
-    autosave: str | None,
-    series_name: str,
-    comment: str,
-    modules: tuple[str, ...] = (),
-    autopaste: str | None = None,
-) -> None:
-    """What a scan does at its end, and how its files are called."""
-    lab = call.lab
-    with lab.lock:
-        kept = lab.setting("Scan.Props")
-        for name, value in (
-            ("continuous_scan", continuous_scan),
-            ("bouncy_scan", bouncy_scan),
-            ("autosave", autosave),
-            ("series_name", series_name or None),
-            ("comment", comment),
-            ("modules", tuple(modules) or None),
-            ("autopaste", autopaste),
-        ):
-            if value is not None:
-                kept[name] = value
-        lab.store_setting("Scan.Props", 0, kept)
-
-
-@REGISTRY.command("Scan.PropsGet")
-def props_get(call: Call) -> dict[str, Any]:
-    """The same, with the parameters of the modules whose values go into the header."""
-    lab = call.lab
-    kept = lab.setting("Scan.Props")
-    listed = list(files.module_settings(lab, lab.world.state()))
-    by_module = [
-        [key.partition(">")[2] for key in listed if key.partition(">")[0] == module]
-        for module in kept["modules"]
-    ]
-    most = max((len(names) for names in by_module), default=0)
-    return {
-        **kept,
-        "parameters_per_module": np.array([len(names) for names in by_module], np.int32),
-        "parameters": tuple(tuple(names + [""] * (most - len(names))) for names in by_module),
-    }
 
 
 # -- taking frames -------------------------------------------------------------------------------------------
@@ -400,12 +174,11 @@ def _attend(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
 def _finish(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
     kept = lab.setting("Scan.Props")
     collect(lab, picture)
-    picture.ended_s = lab.world.clock.now()
     job = jobs.id_of(kept["series_name"])
     jobs.end(lab.world, job, picture.activity)
     if kept["autopaste"] in ("all", "next"):
         panel.background.append(picture)
-        del panel.background[:-20]
+        del panel.background[:-KEPT_BACKGROUNDS]
     if picture.taken and kept["autosave"] in ("all", "next"):
         save(lab, picture)
     for name in ("autosave", "autopaste"):
@@ -414,43 +187,6 @@ def _finish(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
 
 
 # -- data ----------------------------------------------------------------------------------------------------
-
-
-def collect(lab: Instrument, picture: Picture) -> None:
-    """Take over the lines that were finished since the last time."""
-    with lab.lock:
-        lines = picture.activity.lines
-        for line in lines[picture.taken : len(lines)]:
-            row = line.rows[0]
-            found = {channel.name: np.asarray(channel.values[0]) for channel in line.channels}
-            for index in picture.channels:
-                picture.data[index][:, row, :] = _pixels(lab, picture, index, row, found)
-            picture.taken += 1
-
-
-def _pixels(lab: Instrument, picture: Picture, index: int, row: int, found: dict[str, Any]) -> Any:
-    """One line of one signal, forward and backward: (2, pixels)."""
-    shape = (2, picture.recipe.pixels)
-    if index == signals.CURRENT:
-        measured = found.get("current")
-        return np.zeros(shape) if measured is None else measured
-    if index == signals.Z:
-        return found["z"]
-    if index in (signals.X, signals.Y):
-        r = picture.recipe
-        along = (np.arange(r.pixels) + 0.5) * r.width_m / r.pixels - r.width_m / 2
-        across = (row + 0.5) * r.height_m / r.lines - r.height_m / 2
-        cos, sin = math.cos(r.angle_rad), math.sin(r.angle_rad)
-        at = (
-            r.centre_x_m + along * cos - across * sin
-            if index == signals.X
-            else r.centre_y_m + along * sin + across * cos
-        )
-        return np.broadcast_to(at, shape)
-    if signals.FIRST_DEMODULATOR <= index < signals.FIRST_DEMODULATOR + 2 * lock_in.DEMODULATORS:
-        number, part = divmod(index - signals.FIRST_DEMODULATOR, 2)
-        return lock_in.demodulated(lab, number + 1, part, found, shape)
-    return np.full(shape, signals.value(lab, index))
 
 
 def picture_of(lab: Instrument) -> Picture:
@@ -497,7 +233,8 @@ def wait_end(call: Call, timeout_ms: int) -> dict[str, Any]:
     """Wait for the end of the frame under way; after it, the last end counts until the next start."""
     panel = call.lab.of(ScanPanel)
     with call.lab.lock:
-        seen = panel.ended if panel.running else min(panel.ended, 1) - 1
+        latched = panel.ended > 0 and not panel.running
+        seen = panel.ended - 1 if latched else panel.ended
     ended = call.until(lambda: panel.ended > seen, timeout_ms)
     picture = panel.picture
     return {"timed_out": not ended, "file_path": picture.path if ended and picture is not None else ""}
@@ -546,74 +283,6 @@ def position_get(call: Call, wait_for_newest_data: int) -> tuple[float, float]:
 # -- files and background ------------------------------------------------------------------------------------
 
 
-def save(lab: Instrument, picture: Picture) -> Path:
-    """Write the frame as it is."""
-    collect(lab, picture)
-    kept = lab.setting("Scan.Props")
-    state = lab.world.state()
-    path = files.next_path(lab, kept["series_name"], ".sxm")
-    area = _area(picture.recipe)
-    settings = {
-        key: value
-        for key, value in files.module_settings(lab, state).items()
-        if key.partition(">")[0] in kept["modules"]
-    }
-    settings |= {
-        "Scan>Scanfield": ";".join(f"{value:.6E}" for value in frame_arguments(area).values()),
-        "Scan>series name": kept["series_name"],
-        "Scan>channels": ";".join(signals.NAMES[index] for index in picture.channels),
-        "Scan>pixels/line": picture.recipe.pixels,
-        "Scan>lines": picture.recipe.lines,
-        "Scan>speed forw. (m/s)": area.width_m / picture.line_time_s[0],
-        "Scan>speed backw. (m/s)": area.width_m / picture.line_time_s[1],
-    }
-    with lab.lock:
-        channels = tuple(_channel(lab, picture, index) for index in picture.channels)
-    write_sxm(
-        path,
-        SxmFile(
-            channels=channels,
-            area=area,
-            upward=picture.recipe.upward,
-            bias_v=float(bias.shown(lab, picture.recipe.bias_v)),
-            started=picture.started,
-            acquisition_s=sum(picture.line_time_s) * picture.taken,
-            line_time_s=picture.line_time_s,
-            controllers=(files.controller(lab, state),),
-            comment=kept["comment"],
-            scan_file=str(path),
-            settings=settings,
-        ),
-    )
-    picture.path = str(path)
-    return path
-
-
-def _area(of: Frame) -> FrameArea:
-    return FrameArea(
-        centre_x_m=of.centre_x_m,
-        centre_y_m=of.centre_y_m,
-        width_m=of.width_m,
-        height_m=of.height_m,
-        angle_rad=of.angle_rad,
-    )
-
-
-def _channel(lab: Instrument, picture: Picture, index: int) -> SxmChannel:
-    label = channel_name(signals.NAMES[index])
-    per_volt, offset = signals.calibration(lab, index)
-    forward, backward = picture.data[index].copy()
-    return SxmChannel(
-        name=label.quantity,
-        unit=label.unit,
-        index=index,
-        forward=forward,
-        backward=backward,
-        calibration=per_volt,
-        offset=offset,
-    )
-
-
 @REGISTRY.command("Scan.Save")
 def save_now(call: Call, wait: int, timeout_ms: int) -> bool:
     """Save the data as they are."""
@@ -628,7 +297,7 @@ def background_paste(call: Call, wait: int, timeout_ms: int) -> bool:
     with call.lab.lock:
         pasted = call.lab.of(ScanPanel).background
         pasted.append(picture)
-        del pasted[:-20]
+        del pasted[:-KEPT_BACKGROUNDS]
     return False
 
 

@@ -162,11 +162,11 @@ class _ConnectionWaiter:
             left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
             if event.wait(max(left, 0.0)):
                 return True
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
             if self._stopped.is_set():
                 raise ClientGoneError("the door closes")
             self._check_client()
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
 
     def _check_client(self) -> None:
         """A client that only closed its sending side may still want the answer: it is gone when its

@@ -16,6 +16,7 @@ from protocols.messages.data import Channel, SweepData
 from sim_hardware.electronics import averaged_current
 from sim_hardware.motions import Run
 from sim_hardware.nanonis import bias, bias_spectroscopy, files, jobs, signals
+from sim_hardware.nanonis.bias_spectroscopy_settings import check_times
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import Instrument
 from sim_hardware.nanonis.registry import Registry, Settings
@@ -74,7 +75,7 @@ REGISTRY.keep(
             "end_settling_time_s": 0.0,
             "z_control_time_s": 0.0,
         },
-        check=bias_spectroscopy.check_times,
+        check=check_times,
     ),
     Settings("ZSpectr.RetractDelay", {"retract_delay_s": 0.0}, {"retract_delay_s": (0.0, 60.0)}),
     Settings("ZSpectr.Retract", NEVER, {"signal_index": _SIGNAL, "comparison": (0, 1)}),
