@@ -241,6 +241,35 @@ def test_withdraw_and_readings_do_not_wait_for_a_sweep(
     assert driver.state().withdrawn
 
 
+def test_a_slow_reading_does_not_keep_a_withdrawal(electronics: ScriptedNanonis, connect: Connect) -> None:
+    """Signals take their time on real electronics; the guard's withdrawal has a port of its own."""
+    guard = connect(electronics, "guard")
+    guard.info()
+    electronics.plan("Signals.ValsGet", "hold")
+    reading = threading.Thread(target=guard.state)
+    reading.start()
+    electronics.await_call("Signals.ValsGet")
+    guard.withdraw()
+    assert electronics.said("ZCtrl.Withdraw")
+    electronics.held.set()
+    reading.join(10.0)
+
+
+def test_readings_return_to_their_own_port(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a port broke, readings go over the one for stops only until the first serves again."""
+    monkeypatch.setattr("actors.gateway.drivers.nanonis.driver.TRY_AGAIN_S", 0.0)
+    guard = connect(electronics, "guard")
+    guard.state()
+    electronics.plan("Signals.ValsGet", "half", "half", "half")
+    with pytest.raises(DriverError):
+        guard.state()
+    electronics.calls.clear()
+    guard.state()
+    assert electronics.places("Signals.ValsGet") == {2}
+
+
 def test_a_withdrawal_outlives_a_broken_connection(electronics: ScriptedNanonis, connect: Connect) -> None:
     """It is sent again over a new connection at once: withdrawing twice is withdrawing."""
     driver = engaged(connect(electronics))

@@ -36,6 +36,8 @@ GRACE_S = 10.0
 """Wall seconds that a long action may take beyond what was expected of it."""
 SWITCH_S = 5.0
 """The Z-controller reads back as switched within this wall time (its switch-off delay included)."""
+TRY_AGAIN_S, TRY_S = 1.0, 0.3
+"""Wall seconds between questions whether a port that broke serves again, and for each answer."""
 LOOK_S = 0.01
 RAMP_STEP_S = 0.01
 """Instrument seconds between the steps of a bias ramp: Bias.Set itself jumps."""
@@ -92,6 +94,7 @@ class NanonisDriver:
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
         self._job = ""
+        self._tried_s = -math.inf
         self._one_by_one = False
 
     # -- reading ---------------------------------------------------------------------------------------------
@@ -380,7 +383,15 @@ class NanonisDriver:
             self._ask(name)
 
     def _reading(self) -> Channel:
-        return self._commands if self._commands.link.free else self._urgent
+        """The channel for readings: the port for stops stays free whenever it can."""
+        link = self._commands.link
+        if link.in_doubt and time.monotonic() - self._tried_s > TRY_AGAIN_S:
+            self._tried_s = time.monotonic()
+            try:
+                self._commands.ask("Bias.Get", answer_s=TRY_S)
+            except DriverError as problem:
+                log.debug("the port for commands does not serve yet", problem=str(problem))
+        return self._commands if link.free else self._urgent
 
     def _keep(self, setting: Setting, found: Mapping[str, Any]) -> None:
         self._originals.keep(self._panel, setting, found)

@@ -75,6 +75,11 @@ class Link:
         """Whether a request would be sent at once, on a connection in which nothing went wrong."""
         return not (self._turn.locked() or self._suspect or self._closed)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether nobody uses it and its last connection broke: a question would show how it is now."""
+        return self._suspect and not (self._turn.locked() or self._closed)
+
     def exchange(self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False) -> bytes:
         """Send a request and wait for its answer's body, at most ``deadline_s`` altogether.
 
@@ -118,7 +123,7 @@ class Link:
                 return self._ask(command, body, began, until)
             except _BrokenError as broken:
                 self._drop(suspect=True)
-                if repeat and not broken.answered and attempt < TRIALS and time.monotonic() < until:
+                if repeat and attempt < TRIALS and time.monotonic() < until:
                     log.info("asked again", command=command, link=str(self), why=str(broken))
                     continue
                 raise DriverError(
@@ -138,7 +143,6 @@ class Link:
         """
         connection = self._socket
         assert connection is not None
-        answered = False
         try:
             connection.settimeout(max(until - time.monotonic(), 1e-3))
             connection.sendall(self._protocol.send(command, body))
@@ -155,8 +159,7 @@ class Link:
                 data = connection.recv(RECEIVE_BYTES)
                 if not data:
                     self._protocol.finish()
-                    raise _BrokenError("it was closed by the other side", answered)
-                answered = True
+                    raise _BrokenError("it was closed by the other side")
                 self._protocol.feed(data)
         except TimeoutError:
             self._drop(suspect=True)
@@ -168,9 +171,9 @@ class Link:
                 **self._details(command, waited, "unknown"),
             ) from None
         except (LinkLostError, MalformedMessageError) as broken:
-            raise _BrokenError(broken.text, answered) from None
+            raise _BrokenError(broken.text) from None
         except OSError as broken:
-            raise _BrokenError(broken.strerror or str(broken), answered) from None
+            raise _BrokenError(broken.strerror or str(broken)) from None
 
     # -- connecting ------------------------------------------------------------------------------------------
 
@@ -244,11 +247,7 @@ class Link:
 
 
 class _BrokenError(Exception):
-    """A connection broke within an exchange; ``answered`` if part of an answer had come."""
-
-    def __init__(self, why: str, answered: bool) -> None:
-        super().__init__(why)
-        self.answered = answered
+    """A connection broke within an exchange."""
 
 
 _claims: dict[tuple[str, int], weakref.ref[Link]] = {}
