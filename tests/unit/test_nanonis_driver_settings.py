@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 
 from actors.gateway.drivers import open_driver
 from actors.gateway.drivers.nanonis import sweeps
+from actors.gateway.drivers.nanonis.channel import Channel
 from actors.gateway.drivers.nanonis.driver import NanonisDriver
+from actors.gateway.drivers.nanonis.link import Link
 from actors.gateway.drivers.nanonis.panel import same
 from protocols.errors import DriverError
 from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
+from protocols.nanonis import replies
+from protocols.nanonis.commands import RELEASE, table
 from tests.unit.scripted_nanonis import ScriptedNanonis, scripted
 
 LOCKIN = LockIn(amplitude_v=0.005, frequency_hz=900.0, time_constant_s=0.001)
@@ -291,3 +295,39 @@ def test_an_answer_that_is_no_sweep_of_ours_is_refused(answer: dict[str, Any], t
     )
     with pytest.raises(DriverError, match=text):
         sweeps.spectrum(answer, recipe, 1e-8)
+
+
+COMMANDS = sorted(table(RELEASE))
+
+
+@given(name=st.sampled_from(COMMANDS), body=st.binary(max_size=200))
+def test_whatever_is_answered_becomes_values_or_an_error_of_ours(name: str, body: bytes) -> None:
+    """Any bytes as the answer to any command: a result, or a DriverError that names the port."""
+    channel = Channel(Link("127.0.0.1", 6501, "test"))
+    try:
+        channel._decoded(table(RELEASE)[name], body)
+    except DriverError as refused:
+        assert "127.0.0.1:6501" in str(refused)
+        assert refused.details["outcome"] in ("refused", "unknown")
+
+
+@given(
+    name=st.sampled_from(COMMANDS),
+    reason=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=80),
+    layout=st.sampled_from(["block", "zeros", "stray"]),
+    stray=st.binary(min_size=1, max_size=16),
+)
+def test_the_electronics_own_words_come_out_of_every_layout_of_an_error(
+    name: str, reason: str, layout: str, stray: bytes
+) -> None:
+    """Error alone, behind zeros for the result, behind stray bytes: the reason is in the error."""
+    command = table(RELEASE)[name]
+    body = {
+        "block": replies.refusal(name, reason),
+        "zeros": replies.failure(command, reason),
+        "stray": bytes(len(stray)) + replies.refusal(name, reason),
+    }[layout]
+    with pytest.raises(DriverError) as refused:
+        Channel(Link("127.0.0.1", 6501, "test"))._decoded(command, body)
+    assert reason.strip() in str(refused.value)
+    assert refused.value.details["outcome"] == "refused"

@@ -94,6 +94,7 @@ class NanonisDriver:
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
         self._job = ""
+        self._place: tuple[float, float] | None = None
         self._tried_s = -math.inf
         self._one_by_one = False
 
@@ -197,9 +198,10 @@ class NanonisDriver:
     def move(self, x_m: float, y_m: float, speed_m_s: float) -> None:
         """Move laterally; returns on arrival, which is read back."""
         self._who()
-        here = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
-        length = math.hypot(x_m - here["x_m"], y_m - here["y_m"])
+        here_x, here_y = self._place or self._read_place(newest=False)
+        length = math.hypot(x_m - here_x, y_m - here_y)
         self._panel.ensure(MOVE_SPEED, speed_m_s=speed_m_s, custom_speed=True)
+        self._place = None
         self._ask(
             "FolMe.XYPosSet",
             answer_s=GRACE_S + 1.5 * self._wall_s(length / speed_m_s),
@@ -209,13 +211,14 @@ class NanonisDriver:
         )
         off = math.inf
         for newest in (False, True):
-            there = self._ask("FolMe.XYPosGet", wait_for_newest_data=newest)
-            off = math.hypot(there["x_m"] - x_m, there["y_m"] - y_m)
+            there_x, there_y = self._read_place(newest)
+            off = math.hypot(there_x - x_m, there_y - y_m)
             if off <= ARRIVED_M:
+                self._place = (there_x, there_y)
                 return
         raise DriverError(
-            f"the tip was sent to ({x_m * 1e9:.3f}, {y_m * 1e9:.3f}) nm and is at ({there['x_m'] * 1e9:.3f}, "
-            f"{there['y_m'] * 1e9:.3f}) nm, {format_quantity(off, 'm')} away.",
+            f"the tip was sent to ({x_m * 1e9:.3f}, {y_m * 1e9:.3f}) nm and is at ({there_x * 1e9:.3f}, "
+            f"{there_y * 1e9:.3f}) nm, {format_quantity(off, 'm')} away.",
             "See who else moves it.",
         )
 
@@ -228,7 +231,7 @@ class NanonisDriver:
         who = self._who()
         self._open_windows()
         sweeps.configure(self._panel, who.signals, recipe)
-        place = self._ask("FolMe.XYPosGet", wait_for_newest_data=False)
+        x_m, y_m = self._read_place(newest=False)
         z = self._ask("ZCtrl.ZPosGet", answer_s=GRACE_S)["z_position_m"]
         began = self._clock.now()
         with self._trip.resting(self._panel):
@@ -236,8 +239,8 @@ class NanonisDriver:
         return SweepData(
             bias_v=bias,
             channels=channels,
-            x_m=place["x_m"],
-            y_m=place["y_m"],
+            x_m=x_m,
+            y_m=y_m,
             z_m=z,
             time_s=began,
             saturated=saturated,
@@ -246,6 +249,7 @@ class NanonisDriver:
     def frame(self, recipe: Frame) -> Iterator[FrameLines]:
         """Scan; yields lines as they are complete.  Closing the iterator stops the scan."""
         who = self._who()
+        self._place = None
         places = frames.configure(self._panel, who.signals, recipe, measurement_name(self._job))
         pause = frames.look_s(who.simulated)
         live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause)
@@ -338,6 +342,11 @@ class NanonisDriver:
 
     def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
         return self._commands.ask(name, **{"answer_s": self.answer_s, **arguments})
+
+    def _read_place(self, newest: bool) -> tuple[float, float]:
+        """Where the tip is (m); ``newest``: as measured after this question."""
+        found = self._ask("FolMe.XYPosGet", wait_for_newest_data=newest)
+        return float(found["x_m"]), float(found["y_m"])
 
     def _who(self) -> Identity:
         """Who answers; asked again after the first time never."""
