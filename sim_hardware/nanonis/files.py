@@ -16,6 +16,7 @@ from sim_hardware.nanonis.instrument import Instrument
 DIGITS = {".sxm": 4, ".dat": 5, ".3ds": 3}
 _UNFIT = re.compile(r'[\\/:*?"<>|\x00-\x1f]')
 LONGEST_NAME = 120
+KEPT_COUNTERS = 1000
 
 
 def expanded(name: str) -> str:
@@ -32,14 +33,16 @@ def next_path(lab: Instrument, name: str, suffix: str) -> Path:
     base = expanded(name)
     with lab.lock:
         lab.session.mkdir(parents=True, exist_ok=True)
-        taken = [
-            int(found[1])
-            for path in lab.session.glob("*" + suffix)
-            if (found := re.fullmatch(re.escape(base) + r"(\d+)" + re.escape(suffix), path.name))
-        ]
-        number = max([*taken, lab.counters.get(base + suffix, 0)]) + 1
+        number = lab.counters.pop(base + suffix, 0)
+        while True:
+            number += 1
+            path = lab.session / f"{base}{number:0{DIGITS[suffix]}d}{suffix}"
+            if not path.exists():
+                break
         lab.counters[base + suffix] = number
-        return lab.session / f"{base}{number:0{DIGITS[suffix]}d}{suffix}"
+        while len(lab.counters) > KEPT_COUNTERS:
+            lab.counters.pop(next(iter(lab.counters)))
+        return path
 
 
 def now() -> datetime:
