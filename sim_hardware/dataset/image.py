@@ -90,9 +90,14 @@ def class_names(sample: str) -> tuple[str, ...]:
     return material(sample).classes if sample in ATOMISTIC else CONTINUUM_CLASSES
 
 
+def rng_of(spec: Spec, recipe: ImageRecipe) -> np.random.Generator:
+    """All that is random in an image, beyond its recipe."""
+    return np.random.default_rng([spec.seed, 0x1AA6E, recipe.index])
+
+
 def simulate(spec: Spec, recipe: ImageRecipe) -> Image:
     """The image of a recipe."""
-    rng = np.random.default_rng([spec.seed, 0x1AA6E, recipe.index])
+    rng = rng_of(spec, recipe)
     way = way_of(spec, recipe, rng)
     found = current_map(spec, recipe, way.grid)
     lanes = lanes_of(spec, recipe, way, found, rng)
@@ -248,6 +253,7 @@ def _labels(
     pixels_u, pixels_v = way.track.u_m[way.pixels[0]], way.track.v_m[way.pixels[0]]
     maps = np.zeros((len(class_names(spec.sample)), spec.size, spec.size), dtype=np.float32)
     kept, rows, columns = [], [], []
+    pixel = recipe.width_m / spec.size
     reach = 4.0 * blob
     low, high = (
         (pixels_u.min() - reach, pixels_v.min() - reach),
@@ -259,6 +265,8 @@ def _labels(
         apart = du * du + dv * dv
         own = maps[where.classes[n]]
         np.maximum(own, np.exp(apart * np.float32(-0.5 / blob**2)), out=own)
+        if apart.min() > pixel * pixel:
+            continue
         row, column = _seen_at(du, dv, apart)
         if -0.5 <= row < spec.size - 0.5 and -0.5 <= column < spec.size - 0.5:
             kept.append(int(n))
@@ -291,4 +299,4 @@ def _seen_at(du: Singles, dv: Singles, apart: Singles) -> tuple[float, float]:
     step_column, step_row = np.linalg.solve(
         slope, -np.array([du[row, column], dv[row, column]], dtype=np.float64)
     )
-    return row + float(step_row), column + float(step_column)
+    return row + float(np.clip(step_row, -1.0, 1.0)), column + float(np.clip(step_column, -1.0, 1.0))

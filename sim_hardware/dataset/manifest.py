@@ -78,9 +78,7 @@ def opened(
     manifest = Manifest(folder, _identity(whole, images_per_shard, backend), _about(whole), len(shards))
     path = folder / NAME
     if not path.exists():
-        if folder.exists() and any(
-            not p.name.startswith(".") and p.name != "dataset" for p in folder.iterdir()
-        ):
+        if folder.exists() and any(not p.name.startswith(".") for p in folder.iterdir()):
             raise ConfigError(
                 f"{folder} is not empty and holds no data set.", "Name a new folder with --out."
             )

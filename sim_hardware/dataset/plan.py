@@ -221,12 +221,12 @@ def _some(spec: Spec, name: str, share: float) -> npt.NDArray[np.bool_]:
 def _frames(spec: Spec, arrangement: Ints, crop: Ints) -> dict[str, npt.NDArray[np.generic]]:
     """Centres on an even sequence with an offset for each arrangement, so that crops keep apart."""
     width = _uniform(spec, "width", spec.ranges.width_m)
-    # A turned frame and what distortions add to it stay within the arrangement's area.
-    room = 0.5 * spec.extent_m - 0.75 * width
+    # A turned frame stays within the arrangement's area.
+    room = 0.5 * spec.extent_m - 0.75 * spec.ranges.width_m[1]
     shift = _rng(spec, "shift").uniform(size=(int(arrangement.max()) + 1, 2))[arrangement]
     even = np.mod(shift + crop[:, None] * np.array([1.0 / PLASTIC, 1.0 / PLASTIC**2]), 1.0)
     jitter = _rng(spec, "jitter").uniform(-0.02, 0.02, size=even.shape)
-    centre = room[:, None] * (2.0 * even - 1.0 + jitter)
+    centre = room * (2.0 * even - 1.0 + jitter)
     return {
         "centre_x_m": centre[:, 0],
         "centre_y_m": centre[:, 1],

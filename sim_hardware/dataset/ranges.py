@@ -68,7 +68,7 @@ RANGES: dict[str, Ranges] = {
     "wse2": Ranges(biases_v=((-2.0, -1.25), (1.15, 2.0))),
     "fese": Ranges(biases_v=((-40e-3, -4e-3), (4e-3, 40e-3)), setpoint_a=(50e-12, 1e-9)),
     "au111": Ranges(
-        width_m=(6e-9, 24e-9),
+        width_m=(5e-9, 18e-9),
         biases_v=((-0.9, -0.02), (0.02, 0.9)),
         approach_m=60e-9,
         hysteresis_range_m=(30e-9, 300e-9),

@@ -15,7 +15,7 @@ import torch
 
 from sim_hardware.dataset.arrangements import ATOMISTIC
 from sim_hardware.dataset.current_map import CurrentMap
-from sim_hardware.dataset.image import Image, Way, assembled, lanes_of, loop_constants, way_of
+from sim_hardware.dataset.image import Image, Way, assembled, lanes_of, loop_constants, rng_of, way_of
 from sim_hardware.dataset.loop import Lanes, LaneScan, Singles
 from sim_hardware.dataset.plan import ImageRecipe, Spec
 from sim_hardware.dataset.scenes import current_map, pair_table
@@ -48,7 +48,7 @@ def simulate_batch(spec: Spec, recipes: Sequence[ImageRecipe]) -> list[Image]:
     on = device()
     prepared: list[tuple[Way, CurrentMap, Lanes]] = []
     for recipe in recipes:
-        rng = np.random.default_rng([spec.seed, 0x1AA6E, recipe.index])
+        rng = rng_of(spec, recipe)
         way = way_of(spec, recipe, rng)
         if spec.sample in ATOMISTIC:
             found = map_of_pairs(pair_table(spec, recipe, way.grid), way.grid, on)
