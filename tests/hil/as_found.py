@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from actors.gateway.drivers.nanonis.panel import Panel, Setting
 from protocols.errors import DriverError, TunnelpilotError
 from protocols.files.limits_toml import Limits
 from protocols.files.state_directory import write_durably
-from protocols.instrument.driver import Driver
+from protocols.instrument.driver import Driver, LentSettings
 from protocols.messages.data import InstrumentState
 from protocols.nanonis.address import parse_address
 from tests.hil.electronics import Electronics
@@ -50,7 +50,8 @@ ONLY_READ = (
 )
 """Nothing of ours may ever change these."""
 
-MOTOR = "Motor.StepCounterGet"
+MOTOR = "Motor.StepCounter"
+"""Read only, and changed only where that was allowed."""
 MODULES: tuple[ModuleType, ...] = (nanonis, frames, sweeps, lockin, trip)
 """Every setting that the driver touches is a ``Setting`` of one of these."""
 
@@ -106,7 +107,7 @@ class NanonisReader:
             found[setting.key] = self._read(f"{setting.stem}Get", **setting.device)
         for name in ONLY_READ:
             found[name.removesuffix("Get")] = self._read(name)
-        found[MOTOR.removesuffix("Get")] = self._read(MOTOR, reset_x=False, reset_y=False, reset_z=False)
+        found[MOTOR] = self._read(f"{MOTOR}Get", reset_x=False, reset_y=False, reset_z=False)
         return found
 
     def set_again(self, name: str, value: Any) -> None:
@@ -171,9 +172,14 @@ class AsFound:
             **self._reader.settings(),
         }
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether an earlier run was ended before it could set everything again."""
+        return self._path.exists()
+
     def remember(self) -> Settings:
         """The settings that are to be there in the end, on disk from now on."""
-        if self._path.exists():
+        if self.interrupted:
             kept: Settings = json.loads(self._path.read_bytes())
             return kept
         found = self.read()
@@ -199,6 +205,10 @@ class AsFound:
         self.driver.set_setpoint(float(wanted[SETPOINT]))
         if math.hypot(state.x_m - wanted[X], state.y_m - wanted[Y]) > limits.position_tolerance:
             self.driver.move(float(wanted[X]), float(wanted[Y]), limits.tip_speed)
+        if isinstance(self.driver, LentSettings):
+            problems = self.driver.restore_settings()  # of the move
+            if problems:
+                raise DriverError(f"not set again: {'; '.join(problems)}.")
 
     def restore(self, wanted: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
         """Set others again, while withdrawn; what went wrong, in words."""
@@ -244,13 +254,16 @@ class AsFound:
                 channel.ask(name)
 
 
-def differences(wanted: Settings, found: Settings, limits: Limits) -> dict[str, str]:
-    """What is not as it was: name and "was ..., is ..."."""
+def differences(
+    wanted: Settings, found: Settings, limits: Limits, but: Set[str] = frozenset()
+) -> dict[str, str]:
+    """What is not as it was: name and "was ..., is ..."; ``but`` names what may be."""
     tolerance = {BIAS: limits.bias_tolerance, X: limits.position_tolerance, Y: limits.position_tolerance}
     return {
         name: f"was {wanted[name]}, is {found.get(name, NOT_AVAILABLE)}"
         for name in wanted
-        if not alike(wanted[name], found.get(name, NOT_AVAILABLE), tolerance.get(name, 0.0))
+        if name not in but
+        and not alike(wanted[name], found.get(name, NOT_AVAILABLE), tolerance.get(name, 0.0))
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.hil.laboratory import Laboratory
 from tests.hil.plan import Choices
 
 ORDER = (
+    "test_hil_itself",
     "test_hil_approach",
     "test_hil_limits",
     "test_hil_engage",
@@ -84,7 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker, which every test here has."""
-    config.addinivalue_line("markers", "hil: runs against electronics, by default simulated ones")
+    config.addinivalue_line(
+        "markers", "hil(circumstances): runs against electronics, by default simulated ones"
+    )
     config.stash[TABLE] = Table()
     config.stash[HEADERS] = {}
 
@@ -121,16 +125,17 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             made = real_laboratory(electronics, choices, request.config)
     except TunnelpilotError as problem:
         pytest.exit(f"{request.param}: {problem}", returncode=4)
-    request.config.stash[HEADERS][request.param] = f"{made.info.name}; {made.plan}; limits {made.limits_path}"
+    request.config.stash[HEADERS][request.param] = str(made)
     try:
         yield made
     finally:
         try:
-            made.leave()
+            changed = made.leave()
         finally:
             made.close()
         left = processes_of(made.state)
         assert not left, f"processes are left behind: {left}"
+        assert not changed, f"settings were not given back: {changed}"
 
 
 def simulated_laboratory(electronics: Electronics, choices: Choices, state: Path) -> Laboratory:
@@ -213,7 +218,9 @@ def told(request: pytest.FixtureRequest) -> Iterator[None]:
         for value in request.node.callspec.params.values()
         if isinstance(getattr(value, "title", None), str)
     ]
-    request.node.user_properties.append((TITLE, told_by[0].title if told_by else title))
+    circumstances = [mark.args[0] for mark in request.node.iter_markers("hil") if mark.args]
+    title = ", ".join([told_by[0].title if told_by else title, *circumstances])
+    request.node.user_properties.append((TITLE, title))
     request.node.user_properties.append((HEADER, lab.electronics.address))
     yield
     if request.node.stash.get(FAILED, False):
@@ -272,7 +279,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     table = config.stash[TABLE]
     for electronics, header in config.stash[HEADERS].items():
         terminalreporter.section(f"microscope qualification: {electronics}")
-        terminalreporter.write_line(header)
+        for line in header.split("\n"):
+            terminalreporter.write_line(line)
         terminalreporter.write_line("")
         for line in table.lines(electronics):
             terminalreporter.write_line(line)
@@ -292,6 +300,6 @@ def processes_of(state: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         arguments = process.info["cmdline"] or []
-        if str(state) in arguments and is_alive(process.info["pid"]):
+        if ("--state", str(state)) in pairwise(arguments) and is_alive(process.info["pid"]):
             found.append(f"{process.info['pid']}: {' '.join(arguments[:6])}")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from protocols.files.quantities import format_quantity
 
@@ -34,9 +35,7 @@ class Table:
     def lines(self, electronics: str) -> Iterable[str]:
         """The table of one microscope."""
         quantity_width = max((len(q) for row in self.rows for q, _ in row.figures), default=0)
-        for row in self.rows:
-            if row.electronics != electronics:
-                continue
+        for row in together([row for row in self.rows if row.electronics == electronics]):
             yield f"{row.outcome:<10}{row.title}"
             if row.reason:
                 yield from _wrapped(row.reason, " " * 10)
@@ -70,6 +69,17 @@ def title_of(docstring: str | None, name: str) -> str:
     text = re.sub(r"\s+", " ", docstring or "").strip()
     first = re.split(r"(?<=[.!])\s", text, maxsplit=1)[0] if text else name
     return first.rstrip(".")
+
+
+def together(rows: Sequence[Row]) -> Iterable[Row]:
+    """The rows, those of tests that were skipped one after the other for the same reason as one."""
+    for (outcome, reason), group in groupby(rows, key=lambda row: (row.outcome, row.reason)):
+        found = list(group)
+        if outcome != "skipped" or len(found) == 1:
+            yield from found
+            continue
+        titles = "; ".join(row.title for row in found)
+        yield Row(found[0].electronics, outcome, f"{len(found)} tests", (), f"{reason}: {titles}")
 
 
 def row_of(properties: Sequence[tuple[str, object]], outcome: str, reason: str) -> Row | None:

@@ -9,10 +9,11 @@ from typing import Any
 from actors.gateway.interlocks import duration_s
 from protocols.errors import ConfigError
 from protocols.files.limits_toml import Limits, read_limits
+from protocols.files.state_directory import ProcessLock, read_endpoints
 from protocols.messages.data import InstrumentState
 from protocols.messages.recipes import Engage, Recipe
 from tests.cluster.gateway_harness import await_that
-from tests.hil.as_found import OURS, AsFound, Settings, differences
+from tests.hil.as_found import MOTOR, OURS, AsFound, Settings, differences
 from tests.hil.electronics import Electronics, SimulatedMicroscope
 from tests.hil.gateway import Image, LabGateway
 from tests.hil.plan import Choices, Plan, whole_pixels
@@ -49,6 +50,7 @@ class Laboratory:
         """Whether the coarse motor may be moved."""
         self._gateway: LabGateway | None = None
         self._pids: set[int] = set()
+        require_no_gateway(state)
         held = AsFound(electronics, state)
         try:
             standing = held.require_withdrawn()
@@ -59,9 +61,19 @@ class Laboratory:
             choices = Choices(**{**vars(choices), "pixels": fits})
             self.plan = Plan(choices, self.limits, self.info, standing.x_m, standing.y_m)
             self.plan.check()
+            self.interrupted = held.interrupted
+            """The settings as found are those of an earlier run that was interrupted."""
             self.as_found: Settings = held.remember()
         finally:
             held.close()
+
+    def __str__(self) -> str:
+        lines = [self.info.name, str(self.plan), f"limits: {self.limits_path}"]
+        if self.interrupted:
+            lines.append("settings as found: those of an earlier run, which was interrupted")
+        if self.info.time_scale != 1.0:
+            lines.append(f"time scale {self.info.time_scale:g}")
+        return "\n".join(lines)
 
     # -- the gateway -----------------------------------------------------------------------------------------
 
@@ -166,11 +178,12 @@ class Laboratory:
         self.end_gateway()
         held = AsFound(self.electronics, self.state)
         try:
-            wrong = differences(self.as_found, held.read(), self.limits)
+            allowed = {MOTOR} if self.motion_allowed else set()
+            wrong = differences(self.as_found, held.read(), self.limits, allowed)
             held.restore_ours(self.as_found, self.limits)
             not_given_back = {name: text for name, text in wrong.items() if name not in OURS}
             problems = held.restore(self.as_found, tuple(not_given_back))
-            still = differences(self.as_found, held.read(), self.limits)
+            still = differences(self.as_found, held.read(), self.limits, allowed)
             for name, text in still.items():
                 not_given_back[name] = f"{text}, and could not be set again"
             for problem in problems:
@@ -210,3 +223,17 @@ class Laboratory:
             if was != now:
                 changed.append(f"{name} was {was} and is {now}")
         return changed
+
+
+def require_no_gateway(state: Path) -> None:
+    """See that no gateway of an earlier run holds the electronics.
+
+    Raises:
+        ConfigError: one does, because that run was killed.
+    """
+    if ProcessLock(state, "gateway").held_by_somebody():
+        pid = read_endpoints(state, "gateway")["pid"]
+        raise ConfigError(
+            f"a gateway of an earlier run still holds the electronics (pid {pid}).",
+            f"End it with: kill {pid} (it parks the tip first). What that run found set is kept.",
+        )

@@ -29,6 +29,7 @@ def test_the_gateway_obeys_the_limits_file(lab: Laboratory, figures: Callable[[s
     figures("preamplifier's rail", f"{lab.info.preamplifier_rail_a * 1e9:g} nA")
 
 
+@pytest.mark.hil("while withdrawn")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=str)
 def test_a_limit_refuses_while_withdrawn(lab: Laboratory, refusal: Refusal) -> None:
     """With the tip withdrawn, a request beyond the limit is refused with its name and nothing is done."""
@@ -37,6 +38,7 @@ def test_a_limit_refuses_while_withdrawn(lab: Laboratory, refusal: Refusal) -> N
     lab.refused.add(refusal.title)
 
 
+@pytest.mark.hil("while tunneling")
 @pytest.mark.parametrize("refusal", [r for r in REFUSALS if not r.touching], ids=str)
 def test_a_limit_refuses_while_tunneling(lab: Laboratory, refusal: Refusal) -> None:
     """The same while the tip tunnels; not tried where the limit did not hold before."""
