@@ -34,7 +34,7 @@ from actors.gateway.internal import (
 from actors.gateway.worker import Worker
 from protocols.errors import DiskFullError, TunnelpilotError
 from protocols.links.client import CommandClient
-from protocols.messages.jobs import FINAL_STATES, JobAnswer, JobState, QueryJob, SubmitJob
+from protocols.messages.jobs import CHANGED_BY_OTHERS, FINAL_STATES, JobAnswer, JobState, QueryJob, SubmitJob
 from protocols.messages.recipes import Indentation, Recipe
 
 T = TypeVar("T")
@@ -179,6 +179,27 @@ def test_a_worker_is_quiet_only_when_its_call_has_returned(bureau: Bureau) -> No
     await_that("an open gate", lambda: not bureau.worker._gate.closed)
     bureau.submit("t/engage/a2", ENGAGE)
     assert bureau.final("t/engage/a2").state is JobState.FINISHED
+
+
+def test_what_somebody_else_changed_discards_the_waiting_job(bureau: Bureau) -> None:
+    """Nothing more is done after a change by others before a person could see it: the job that waits ends
+    unacted, with the reason; a later one is acted on."""
+    bureau.engage()
+    bureau.electronics.hold_sweeps = True
+    bureau.submit("t/d0001/a1", sweep_at())
+    bureau.submit("t/d0002/a1", sweep_at(x_m=5e-9))
+    bureau.electronics.await_call("sweep")
+    bureau.electronics.setpoint_a = 3e-10
+    bureau.electronics.release()
+    changed = bureau.final("t/d0001/a1")
+    assert changed.state is JobState.FAILED
+    assert changed.reason.startswith(CHANGED_BY_OTHERS)
+    waiting = bureau.final("t/d0002/a1")
+    assert waiting.state is JobState.INTERRUPTED
+    assert changed.reason in waiting.reason
+    assert bureau.electronics.x_m == 0.0
+    bureau.submit("t/d0003/a1", sweep_at(x_m=5e-9))
+    assert bureau.final("t/d0003/a1").state is JobState.FINISHED
 
 
 def test_a_worker_without_a_guard_parks_and_ends(bureau: Bureau) -> None:
