@@ -24,7 +24,7 @@ from rich.console import Console
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: as in the actors
 
-from tests.bench import bench_duty, bench_instrument, bench_search, bench_stop, parts
+from tests.bench import bench_duty, bench_images, bench_instrument, bench_search, bench_stop, parts
 from tests.bench.figures import Figure, Findings, as_json, show
 
 BENCHES: dict[str, Callable[[argparse.Namespace], Findings]] = {
@@ -36,6 +36,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], Findings]] = {
     "instrument": lambda options: bench_instrument.findings(),
     "stop": lambda options: bench_stop.findings(options.trials),
     "duty": lambda options: bench_duty.findings(),
+    "images": lambda options: bench_images.findings(),
     "search": lambda options: bench_search.findings(range(1, options.seeds + 1)),
 }
 LONG = frozenset({"search"})
