@@ -68,6 +68,9 @@ class World:
             if self._drives_other(campaign.instrument):
                 log.info("the gateway drives other electronics: replaced")
                 await self.gateway.stop()
+            if not campaign.instrument.starts_simulator:
+                self._sim_arguments = []  # one that somebody else has started may be what answers there
+                return
             if not ProcessLock(self.state, "sim").held_by_somebody():
                 return
             status = await self._sim_status()
@@ -150,8 +153,6 @@ class World:
     def _simulates(self, status: SimStatus, campaign: Campaign, seed: int, time_scale: float) -> bool:
         """Whether the simulated microscope that runs is the one that the campaign wants."""
         instrument = campaign.instrument
-        if not instrument.starts_simulator:
-            return False
         if instrument.driver == "nanonis":
             ports = read_endpoints(self.state, "sim").get("nanonis_ports") or []
             if tuple(ports) != parse_address(instrument.address).ports:
