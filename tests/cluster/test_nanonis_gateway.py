@@ -7,6 +7,7 @@ say what really happened.
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from protocols.messages.control import AcknowledgeLatch, ReleaseLease
 from protocols.messages.data import Chunk, FrameLines
 from protocols.messages.jobs import CHANGED_BY_OTHERS, CancelJob, JobState
 from protocols.messages.recipes import Frame, Move, Park
-from protocols.nanonis.conventions import frame_area
+from protocols.nanonis.conventions import FrameArea, frame_area, frame_arguments
 
 FRAME = Frame(
     centre_x_m=0.0,
@@ -39,6 +40,9 @@ FRAME = Frame(
     setpoint_a=5e-11,
     line_time_s=0.02,
 )
+
+
+THEIR_AREA = {"centre_x_m": 11e-9, "centre_y_m": -4e-9, "width_m": 37e-9, "height_m": 29e-9, "angle_rad": 0.3}
 
 
 def free_ports(count: int) -> list[int]:
@@ -137,6 +141,16 @@ def run_frame(gate: Gateway, job: str) -> list[FrameLines]:
 def test_jobs_over_nanonis(gate: Gateway, laboratory: Laboratory) -> None:
     """Engage with SafeTip armed, sweep, frame, move, park; the truth knows them by their ids, and afterwards
     every setting is as it was found."""
+    laboratory.other.ask("Scan.FrameSet", **frame_arguments(FrameArea(**THEIR_AREA)))
+    laboratory.other.ask(
+        "Scan.SpeedSet",
+        forward_linear_speed_m_s=80e-9,
+        backward_linear_speed_m_s=80e-9,
+        forward_time_per_line_s=0.4625,
+        backward_time_per_line_s=0.4625,
+        keep_constant="linear speed",
+        speed_ratio=1.0,
+    )
     before, mark = laboratory.settings(), laboratory.sim.mark()
     engaged(gate)
     assert laboratory.read("SafeTip.OnOffGet") == {"status": True}
@@ -156,6 +170,8 @@ def test_jobs_over_nanonis(gate: Gateway, laboratory: Laboratory) -> None:
     assert gate.final("r1/park/a1").state == JobState.FINISHED
     gate.parked()
     assert laboratory.settings() == before
+    kept = [json.loads(p.read_bytes())["settings"] for p in (gate.state / "gateway").glob("nanonis_*.json")]
+    assert {key for settings in kept for key in settings} <= {"LockIn.ModOnOff 1"}
 
 
 def test_pixels_that_would_be_coerced_are_refused_at_once(gate: Gateway) -> None:

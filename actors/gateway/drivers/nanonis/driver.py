@@ -87,7 +87,7 @@ class NanonisDriver:
         self._commands = Channel(Link(address.host, commands, f"{role}: commands"))
         self._urgent = Channel(Link(address.host, urgent, f"{role}: stop"))
         self._originals = originals
-        self._panel = Panel(self._commands, self._keep)
+        self._panel = Panel(self._commands, self._keep, originals.knows)
         self._identity: Identity | None = None
         self._identifying = threading.Lock()
         self._clock: InstrumentClock = RunningClock()

@@ -74,6 +74,7 @@ def configure(panel: Panel, signals: Signals, recipe: Frame, series: str) -> lis
         height_m=recipe.height_m,
         angle_rad=recipe.angle_rad,
     )
+    panel.remember(AREA, BUFFER, SPEED, PROPS)  # speed and buffer follow the area
     where: dict[str, Any] = frame_arguments(area)
     panel.ensure(AREA, **where)
     panel.ensure(BUFFER, channel_indexes=places, pixels=recipe.pixels, lines=recipe.lines)

@@ -32,6 +32,11 @@ class OriginalSettings:
         self._known: dict[str, dict[str, Any]] = {}
         self._signature: tuple[int, ...] | None = None
 
+    def knows(self, setting: Setting) -> bool:
+        """Whether it is written down already."""
+        self._load()
+        return setting.key in self._known
+
     def keep(self, panel: Panel, setting: Setting, found: Mapping[str, Any]) -> None:
         """Write down what was found before the first change; later ones change nothing here."""
         self._load()
@@ -54,14 +59,15 @@ class OriginalSettings:
         return tuple(self._known)
 
     def restore(self, panel: Panel, but: frozenset[str] = frozenset()) -> tuple[str, ...]:
-        """Set everything as it was, last change first; what went wrong is told and stays in the file.
+        """Set everything as it was, in the order of the first changes; what went wrong is told and stays in
+        the file.
 
         ``but``: stems that are left for another time.
         """
         self._load()
         problems = []
         done = False
-        for key, entry in reversed(list(self._known.items())):
+        for key, entry in list(self._known.items()):
             if entry["stem"] in but:
                 continue
             try:

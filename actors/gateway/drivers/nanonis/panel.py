@@ -39,17 +39,29 @@ class Setting:
 
 
 class Panel:
-    """The settings of electronics over one channel; ``keep`` hears what was there before a change."""
+    """The settings of electronics over one channel.
+
+    ``keep`` hears what was there before a change; ``kept`` says whether it was told of a setting already.
+    """
 
     def __init__(
-        self, channel: Channel, keep: Callable[[Setting, Mapping[str, Any]], None] = lambda *_: None
+        self,
+        channel: Channel,
+        keep: Callable[[Setting, Mapping[str, Any]], None] = lambda *_: None,
+        kept: Callable[[Setting], bool] = lambda _: True,
     ) -> None:
         self.channel = channel
-        self._keep = keep
+        self._keep, self._kept = keep, kept
 
     def read(self, setting: Setting) -> dict[str, Any]:
         """What is set now."""
         return self.channel.ask(f"{setting.stem}Get", **setting.device)
+
+    def remember(self, *settings: Setting) -> None:
+        """Have these kept as they are now: changing one of them will change others of them too."""
+        for setting in settings:
+            if not self._kept(setting):
+                self._keep(setting, self.read(setting))
 
     def ensure(self, setting: Setting, *, kept: bool = True, **wanted: Any) -> bool:
         """Have these values set; True if they were not already.  ``kept``: remember what was before.
