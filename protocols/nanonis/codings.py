@@ -132,6 +132,20 @@ ATOM_TRACKING = _same({"modulation": 0, "controller": 1, "drift": 2})
 PATTERN = Choice({None: 0, "grid": 1, "line": 2, "cloud": 3}, {})
 DEMODULATED = _same({"x/y": 0, "r/phi": 1})
 
+COMPARISON = Choice({">": 0, "<": 1, None: 2}, {">": 0, "<": 1})
+SECOND_CONDITION = _with_no_change("none", "or", "and", "then")
+HELD_DURING_SWEEP = Choice({None: 0, True: 1, False: 2}, {})
+"""Whether the Z-controller is off during a sweep; None: as it was the last time."""
+
+SLOPE = _with_no_change("positive", "negative")
+GENERIC_SLOPE = Choice({None: 0, "positive": 1, "negative": 2}, {"negative": 0, "positive": 1})
+"""Of the generic controller, whose answers count the other way."""
+
+POLARITY = Choice({None: 0, "negative": 1, "positive": 2}, {"positive": 0, "negative": 1})
+TIME_DIRECTION = Choice({None: 0, "backward": 1, "forward": 2}, {"forward": 0, "backward": 1})
+ADD_OR_ZERO = Choice({None: 0, "add": 1, "zero": 2}, {"zero": 0, "add": 1})
+"""Of the function generators, whose answers count the other way."""
+
 KEEP_NAN = Keep(math.nan)
 KEEP_ZERO = Keep(0)
 KEEP_MINUS_ONE = Keep(-1)
@@ -154,6 +168,12 @@ _TIMING = (
 
 _CODINGS: dict[str, dict[str, Choice | Keep]] = {
     "Bias.Pulse": {"wait": PLAIN_SWITCH, "z_hold": PULSE_HOLD, "absolute_relative": PULSE_MODE},
+    "BiasSwp.Start": {
+        "get_data": PLAIN_SWITCH,
+        "status": HELD_DURING_SWEEP,
+        "basename": KEEP_EMPTY,
+        "reset_bias": PLAIN_SWITCH,
+    },
     "BiasSwp.Props": {
         "number_of_steps": KEEP_ZERO,
         "period_ms": KEEP_ZERO,
@@ -207,6 +227,14 @@ _CODINGS: dict[str, dict[str, Choice | Keep]] = {
         "save_all": SWITCH,
     },
     "ZSpectr.AdvProps": {"record_final_z": SWITCH, "lock_in_run": SWITCH, "reset_z": SWITCH},
+    "ZSpectr.Retract": {"enable": SWITCH, "signal_index": KEEP_MINUS_ONE, "comparison": COMPARISON},
+    "ZSpectr.Retract2nd": {
+        "condition": SECOND_CONDITION,
+        "signal_index": KEEP_MINUS_ONE,
+        "comparison": COMPARISON,
+    },
+    "BiasSpectr.PulseSeqSync": {"pulse_sequence_nr": KEEP_ZERO},
+    "ZSpectr.PulseSeqSync": {"pulse_sequence_nr": KEEP_ZERO},
     "Piezo.XYZLimits": {"enable_limits": SWITCH},
     "Piezo.HystOnOff": {"on_off": PLAIN_SWITCH},
     "Scan.Action": {"action": SCAN_ACTION, "direction": SCAN_DIRECTION},
@@ -239,10 +267,34 @@ _CODINGS: dict[str, dict[str, Choice | Keep]] = {
     "AtomTrack.Ctrl": {"at_control": ATOM_TRACKING, "status": PLAIN_SWITCH},
     "AtomTrack.Status": {"at_control": ATOM_TRACKING, "status": PLAIN_SWITCH},
     "LockIn.ModOnOff": {"on_off": PLAIN_SWITCH},
-    "LockIn.DemodHPFilter": {"hp_filter_order": KEEP_MINUS_ONE},
-    "LockIn.DemodLPFilter": {"lp_filter_order": KEEP_MINUS_ONE},
+    "LockIn.DemodHPFilter": {
+        "hp_filter_order": KEEP_MINUS_ONE,
+        "hp_filter_cutoff_frequency_hz": KEEP_ZERO,
+    },
+    "LockIn.DemodLPFilter": {
+        "lp_filter_order": KEEP_MINUS_ONE,
+        "lp_filter_cutoff_frequency_hz": KEEP_ZERO,
+    },
     "LockIn.DemodSyncFilter": {"sync_filter": PLAIN_SWITCH},
     "LockIn.DemodRTSignals": {"rt_signals": DEMODULATED},
+    "LockInFreqSwp.Props": {"number_of_steps": KEEP_ZERO},
+    "GenSwp.Start": {
+        "get_data": PLAIN_SWITCH,
+        "basename": KEEP_EMPTY,
+        "reset_signal": PLAIN_SWITCH,
+        "z_controller": HELD_DURING_SWEEP,
+    },
+    "GenSwp.Props": {
+        "number_of_steps": KEEP_ZERO,
+        "period_ms": KEEP_ZERO,
+        "autosave": SWITCH,
+        "save_dialog_box": SWITCH,
+    },
+    "GenPICtrl.DemodCh": {"input_index": KEEP_MINUS_ONE, "ac_mode": SWITCH},
+    "GenPICtrl.Props": {"slope": GENERIC_SLOPE},
+    "PICtrl.Props": {"slope": SLOPE},
+    "FunGen1Ch.Props": {"polarity": POLARITY, "direction": TIME_DIRECTION},
+    "FunGen2Ch.Props": {"polarity": POLARITY, "direction": TIME_DIRECTION, "add_zero": ADD_OR_ZERO},
 }
 """By command, without Set or Get: the fields whose numbers stand for something else."""
 

@@ -58,7 +58,7 @@ def set_bias(lab: Instrument, shown_v: float) -> None:
     frame = lab.running("frame")
     if frame is not None:
         lab.between_lines(frame, lambda world: _ramp(world, frame, wanted))
-    elif lab.world.state().bias_v != wanted:
+    elif lab.bias_v() != wanted:
         lab.brief("ramp", motions.ramp(wanted, SLEW_V_S))
 
 
@@ -77,7 +77,7 @@ def bias_set(call: Call, bias_v: float) -> None:
 @REGISTRY.command("Bias.Get")
 def bias_get(call: Call) -> float:
     """The bias."""
-    found: float = shown(call.lab, call.lab.world.state().bias_v)
+    found: float = shown(call.lab, call.lab.bias_v())
     return found
 
 

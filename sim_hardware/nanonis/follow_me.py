@@ -50,7 +50,7 @@ REGISTRY.keep(
         "FolMe.PSProps",
         {
             "auto_resume": False,
-            "use_own_basename": False,
+            "use_own_basename": True,
             "basename": "",
             "external_vi_path": "",
             "pre_measure_delay_s": 0.0,
@@ -136,7 +136,7 @@ def shoot(call: Call) -> None:
     experiment = call.lab.experiments.get(chosen)
     if experiment is None:
         raise DriverError(f"{chosen} cannot be shot.")
-    experiment(call, kept["basename"] if kept["use_own_basename"] else "")
+    experiment(call, "" if kept["use_own_basename"] else kept["basename"])
 
 
 def stop_move(lab: Instrument) -> None:
@@ -151,8 +151,7 @@ def stop_move(lab: Instrument) -> None:
 def position_get(call: Call, wait_for_newest_data: bool) -> tuple[float, float]:
     """Where the tip is."""
     signals.settle_newest(call, wait_for_newest_data)
-    state = call.lab.world.state()
-    return state.x_m, state.y_m
+    return call.lab.place_m()
 
 
 @REGISTRY.command("FolMe.Stop")

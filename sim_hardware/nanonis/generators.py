@@ -22,8 +22,8 @@ _CHANNEL: dict[str, Any] = {"index": "channel_index", "indices": range(1, 3)}
 REGISTRY.keep(
     Settings(
         "FunGen1Ch.Props",
-        {"amplitude_percent": 100.0, "frequency_hz": 10.0, "polarity": 0, "direction": 0},
-        {"amplitude_percent": (0.0, 100.0), "frequency_hz": (1e-3, 1e4), "polarity": (0, 2)},
+        {"amplitude_percent": 100.0, "frequency_hz": 10.0, "polarity": "positive", "direction": "forward"},
+        {"amplitude_percent": (0.0, 100.0), "frequency_hz": (1e-3, 1e4)},
     ),
     Settings("FunGen1Ch.Idle", {"idle_value": 0.0}, {"idle_value": (-10.0, 10.0)}),
     Settings(
@@ -37,7 +37,13 @@ REGISTRY.keep(
     Settings("FunGen2Ch.Signal", {"signal_index": 25}, {"signal_index": (0, 127)}, **_CHANNEL),
     Settings(
         "FunGen2Ch.Props",
-        {"amplitude_percent": 100.0, "time_s": 0.1, "polarity": 0, "direction": 0, "add_zero": 0},
+        {
+            "amplitude_percent": 100.0,
+            "time_s": 0.1,
+            "polarity": "positive",
+            "direction": "forward",
+            "add_zero": "zero",
+        },
         {"amplitude_percent": (0.0, 100.0), "time_s": (1e-4, 1e3)},
         **_CHANNEL,
     ),
@@ -92,16 +98,23 @@ def waveform(lab: Instrument, number: int) -> float | None:
     one = lab.setting("FunGen1Ch.Props")
     if number == FIRST_OUTPUT and _left(lab, panel.one):
         phase = 2.0 * math.pi * (lab.world.clock.now() - panel.one.began_s) / panel.one.period_s
-        return 0.1 * float(one["amplitude_percent"]) * math.sin(phase)
+        return _signed(one) * math.sin(phase)
     for channel in (1, 2):
         at_signal = lab.setting("FunGen2Ch.Signal", channel)["signal_index"]
         on = lab.setting("FunGen2Ch.OnOff", channel)["status"]
         if at_signal != number + BIAS - 1 or not on or not _left(lab, panel.two):
             continue
         share = (lab.world.clock.now() - panel.two.began_s) / panel.two.period_s % 1.0
-        size = 0.1 * float(lab.setting("FunGen2Ch.Props", channel)["amplitude_percent"])
-        return size * _shape(lab.setting("FunGen2Ch.Waveform", channel)["shape"], share)
+        kept = lab.setting("FunGen2Ch.Props", channel)
+        base = lab.setting("FunGen2Ch.Idle", channel)["idle_value"] if kept["add_zero"] == "add" else 0.0
+        return base + _signed(kept) * _shape(lab.setting("FunGen2Ch.Waveform", channel)["shape"], share)
     return None
+
+
+def _signed(kept: dict[str, Any]) -> float:
+    """Amplitude (V) with the sign that polarity and direction of time give it: 100 % are 10 V."""
+    same = (kept["polarity"] == "positive") == (kept["direction"] == "forward")
+    return 0.1 * float(kept["amplitude_percent"]) * (1.0 if same else -1.0)
 
 
 def _shape(shape: int, share: float) -> float:

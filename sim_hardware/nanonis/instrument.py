@@ -230,6 +230,21 @@ class Instrument:
         if not clock.stepped and seconds > 0.0:
             wait(threading.Event(), int(1000.0 * seconds / clock.scale))
 
+    def bias_v(self) -> float:
+        """The junction's bias, cheaper to read than everything."""
+        with self.world.lock:
+            if not self.world.busy:
+                return self.world.situation.bias_v
+        return self.world.state().bias_v
+
+    def place_m(self) -> tuple[float, float]:
+        """Where the tip is laterally, cheaper to read than everything."""
+        with self.world.lock:
+            if not self.world.busy:
+                return self.world.situation.x_m, self.world.situation.y_m
+        state = self.world.state()
+        return state.x_m, state.y_m
+
     # -- life ------------------------------------------------------------------------------------------------
 
     def at_close(self, close: Callable[[], None]) -> None:

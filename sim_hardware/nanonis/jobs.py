@@ -25,9 +25,9 @@ def id_of(name: str) -> str:
 
 
 def begin(world: World, name: str, kind: str) -> str:
-    """Begin the job that a base name stands for; its id, empty if there is none or it is under way."""
+    """Begin the job that a base name stands for; its id, empty if there is none or a job is under way."""
     job_id = id_of(name)
-    if not job_id or world.job_id == job_id:
+    if not job_id or world.job_id:
         return ""
     world.begin_job(job_id, kind)
     return job_id

@@ -126,7 +126,7 @@ def two_channels(call: Call, data_to_get: int) -> dict[str, Any]:
 
 # -- high resolution -----------------------------------------------------------------------------------------
 
-_HR: dict[str, Any] = {"index": "channel_index", "indices": range(4)}
+_HR: dict[str, Any] = {"index": "channel_index", "indices": range(5)}
 
 REGISTRY.keep(
     Settings("OsciHR.Ch", {"signal_index": 0}, {"signal_index": _SIGNAL}, **_HR),
@@ -183,8 +183,8 @@ def _hr_samples(lab: Instrument, channel: int) -> tuple[float, Floats]:
 @REGISTRY.command("OsciHR.OsciDataGet")
 def hr_data(call: Call, data_to_get: int, timeout_s: float, channel_index: int = 0) -> dict[str, Any]:
     """The samples, in volts or (calibration mode 1) in the signal's unit."""
-    if channel_index not in range(4):
-        raise DriverError(f"channel index {channel_index} is outside 0 to 3.")
+    if channel_index not in _HR["indices"]:
+        raise DriverError(f"channel index {channel_index} is outside 0 to 4.")
     step, found = _hr_samples(call.lab, channel_index)
     return {
         "t0_s": time.strftime("%d.%m.%Y %H:%M:%S"),

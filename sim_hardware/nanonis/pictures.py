@@ -32,6 +32,8 @@ class Picture:
     data: dict[int, Pixels]
     started: datetime
     line_time_s: tuple[float, float]
+    job: str = ""
+    """Measurement id, if it has one."""
     taken: int = 0
     path: str = ""
 

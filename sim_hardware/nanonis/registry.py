@@ -154,6 +154,9 @@ def _is_no_change(value: Any) -> bool:
 
 def _check_limits(pair: Settings, given: Mapping[str, Any]) -> None:
     for name, value in given.items():
+        endless = isinstance(value, float) and math.isinf(value)
+        if endless and pair.limits.get(name, (0.0, 0.0))[1] != math.inf:
+            raise DriverError(f"{name.replace('_', ' ')} is not finite")
         if name in pair.limits:
             low, high = pair.limits[name]
             if not low <= value <= high:

@@ -54,11 +54,11 @@ REGISTRY.keep(
         },
     ),
     Settings("GenPICtrl.ModCh", {"output_index": -1}, {"output_index": (-1, 127)}),
-    Settings("GenPICtrl.DemodCh", {"input_index": 0, "ac_mode": 0}, {"input_index": _SIGNAL}),
+    Settings("GenPICtrl.DemodCh", {"input_index": 0, "ac_mode": False}, {"input_index": _SIGNAL}),
     Settings(
         "GenPICtrl.Props",
-        {"setpoint": 0.0, "p_gain": 0.0, "time_constant": 1.0, "slope": 0},
-        {"time_constant": (1e-6, 1e6), "slope": (0, 2)},
+        {"setpoint": 0.0, "p_gain": 0.0, "time_constant": 1.0, "slope": "positive"},
+        {"time_constant": (1e-6, 1e6)},
     ),
     Settings("PICtrl.OnOff", {"controller_status": 0}, {"controller_status": (0, 1)}, **_PI),
     Settings(
@@ -83,8 +83,7 @@ REGISTRY.keep(
     ),
     Settings(
         "PICtrl.Props",
-        {"setpoint": 0.0, "p_gain": 0.0, "i_gain": 0.0, "slope": 0},
-        {"slope": (0, 1)},
+        {"setpoint": 0.0, "p_gain": 0.0, "i_gain": 0.0, "slope": "positive"},
         **_PI,
     ),
     Settings("PICtrl.CtrlChProps", {"lower_limit": -10.0, "upper_limit": 10.0}, **_PI),
@@ -99,13 +98,12 @@ def output(lab: Instrument, number: int) -> float:
         kept, limits = lab.setting("GenPICtrl.Props"), lab.setting("GenPICtrl.AOProps")
         integral = kept["p_gain"] / kept["time_constant"]
         source = lab.setting("GenPICtrl.DemodCh")["input_index"]
-        sign = -1.0 if kept["slope"] == 2 else 1.0
     else:
         on = lab.setting("PICtrl.OnOff", number)["controller_status"]
         kept, limits = lab.setting("PICtrl.Props", number), lab.setting("PICtrl.CtrlChProps", number)
         integral = kept["i_gain"]
         source = lab.setting("PICtrl.InputCh", number)["input_index"]
-        sign = -1.0 if kept["slope"] else 1.0
+    sign = -1.0 if kept["slope"] == "negative" else 1.0
     measured = signals.value(lab, source) if on else 0.0
     with lab.lock:
         driven = lab.of(RegulatorsPanel).outputs.setdefault(number, Output(0.0, now))

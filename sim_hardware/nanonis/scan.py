@@ -140,6 +140,7 @@ def _begin(lab: Instrument, upward: bool) -> Picture:
         data={index: np.full(shape, np.nan, np.float32) for index in channels},
         started=files.now(),
         line_time_s=times,
+        job=job,
     )
     panel = lab.of(ScanPanel)
     with lab.lock:
@@ -174,8 +175,7 @@ def _attend(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
 def _finish(lab: Instrument, panel: ScanPanel, picture: Picture) -> None:
     kept = lab.setting("Scan.Props")
     collect(lab, picture)
-    job = jobs.id_of(kept["series_name"])
-    jobs.end(lab.world, job, picture.activity)
+    jobs.end(lab.world, picture.job, picture.activity)
     if kept["autopaste"] in ("all", "next"):
         panel.background.append(picture)
         del panel.background[:-KEPT_BACKGROUNDS]
@@ -276,8 +276,7 @@ def wait_line(call: Call, timeout_ms: int) -> dict[str, Any]:
 def position_get(call: Call, wait_for_newest_data: int) -> tuple[float, float]:
     """Where the tip is."""
     signals.settle_newest(call, wait_for_newest_data)
-    state = call.lab.world.state()
-    return state.x_m, state.y_m
+    return call.lab.place_m()
 
 
 # -- files and background ------------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def _calculated(lab: Instrument, config: dict[str, Any]) -> float:
         2: lambda: first - second,
         3: lambda: first * second,
         4: lambda: first / second if second else 0.0,
+        6: lambda: math.log10(abs(first)) if first else 0.0,
     }.get(int(config["operation"]), lambda: 0.0)()
 
 

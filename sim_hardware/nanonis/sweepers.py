@@ -42,14 +42,18 @@ REGISTRY.keep(
             "maximum_slew_rate_units_s": math.inf,
             "number_of_steps": 100,
             "period_ms": 10,
-            "autosave": 0,
-            "save_dialog_box": 0,
+            "autosave": False,
+            "save_dialog_box": False,
             "settling_time_ms": 0.0,
         },
-        {"number_of_steps": (2, MOST_STEPS), "initial_settling_time_ms": (0.0, 1e6)},
+        {
+            "number_of_steps": (2, MOST_STEPS),
+            "initial_settling_time_ms": (0.0, 1e6),
+            "maximum_slew_rate_units_s": (1e-12, math.inf),
+        },
     ),
     Settings(
-        "LockInFreqSwp.Signal", {"sweep_signal_index": 0}, {"sweep_signal_index": (0, signals.SIGNALS - 1)}
+        "LockInFreqSwp.Signal", {"sweep_signal_index": 0}, {"sweep_signal_index": (-1, signals.SIGNALS - 1)}
     ),
     Settings(
         "LockInFreqSwp.Limits",
@@ -59,7 +63,7 @@ REGISTRY.keep(
     Settings(
         "LockInFreqSwp.Props",
         {
-            "number_of_steps": 100,
+            "number_of_steps": 99,
             "integration_periods": 5,
             "minimum_integration_time_s": 1e-3,
             "settling_periods": 3,
@@ -71,6 +75,8 @@ REGISTRY.keep(
         {"number_of_steps": (2, MOST_STEPS)},
     ),
 )
+REGISTRY.settings["BiasSwp.Start"] = Settings("BiasSwp.Start", {"held": True, "basename": "Bias-Sweep"})
+REGISTRY.settings["GenSwp.Start"] = Settings("GenSwp.Start", {"held": False, "basename": "Sweep"})
 REGISTRY.settings["GenSwp.AcqChs"] = Settings("GenSwp.AcqChs", {"channel_indexes": [0]})
 REGISTRY.settings["GenSwp.SwpSignal"] = Settings("GenSwp.SwpSignal", {"sweep_channel_name": SWEPT[0]})
 
@@ -157,6 +163,13 @@ def _as_found(lab: Instrument, held: bool, inner: motions.Run, reset_bias: bool)
     return run
 
 
+def _started(lab: Instrument, stem: str, held: bool | None, basename: str | None) -> dict[str, Any]:
+    """What Start was told, now or the last time: whether the Z-controller is held, and the files' name."""
+    given = {"held": held, "basename": basename}
+    lab.change_setting(stem, 0, **{name: value for name, value in given.items() if value is not None})
+    return lab.setting(stem)
+
+
 def _answer(
     lab: Instrument, swept: str, values: Floats, names: list[str], rows: list[list[float]], wanted: bool
 ) -> dict[str, Any]:
@@ -194,10 +207,15 @@ def _save(lab: Instrument, name: str, answer: dict[str, Any]) -> None:
 
 @REGISTRY.command("BiasSwp.Start")
 def bias_start(
-    call: Call, get_data: int, sweep_direction: int, status: int, basename: str, reset_bias: int
+    call: Call,
+    get_data: bool,
+    sweep_direction: int,
+    status: bool | None,
+    basename: str | None,
+    reset_bias: bool,
 ) -> dict[str, Any]:
-    """Sweep the bias from the lower limit (direction 1) or the upper; ``status``: 0 leave the Z-controller, 1
-    off, 2 hold it during the sweep."""
+    """Sweep the bias from the lower limit (direction 1) or the upper; ``status``: whether the Z-controller is
+    off meanwhile."""
     lab = call.lab
     kept, limits = lab.setting("BiasSwp.Props"), lab.setting("BiasSwp.Limits")
     low, high = limits["lower_limit"], limits["upper_limit"]
@@ -205,11 +223,12 @@ def bias_start(
     values = np.linspace(first, last, kept["number_of_steps"])
     rows: list[list[float]] = []
     inner = stepping(lab, values, [signals.CURRENT], kept["period_ms"] / 1000.0, put_bias(lab), rows)
-    run = _as_found(lab, status != 0, inner, bool(reset_bias))
+    start = _started(lab, "BiasSwp.Start", status, basename)
+    run = _as_found(lab, start["held"], inner, reset_bias)
     call.finish(lab.begin("bias sweep", len(values) * kept["period_ms"] / 1000.0, run))
     answer = _answer(lab, "Bias calc (V)", values, [signals.NAMES[0]], rows, True)
     if kept["autosave"]:
-        _save(lab, basename or "BiasSweep", answer)
+        _save(lab, start["basename"], answer)
     return answer if get_data else _answer(lab, "", values, [signals.NAMES[0]], rows, False)
 
 
@@ -262,14 +281,14 @@ def swept_list(call: Call) -> tuple[str, ...]:
 @REGISTRY.command("GenSwp.Start")
 def generic_start(
     call: Call,
-    get_data: int,
+    get_data: bool,
     sweep_direction: int,
-    basename: str,
-    reset_signal: int,
-    z_controller: int = 0,
+    basename: str | None,
+    reset_signal: bool,
+    z_controller: bool | None = None,
 ) -> dict[str, Any]:
-    """Sweep the chosen signal from the lower limit (direction 1) or the upper; ``z_controller``: 0 leave it,
-    1 off, 2 hold it during the sweep."""
+    """Sweep the chosen signal from the lower limit (direction 1) or the upper; ``z_controller``: whether the
+    Z-controller is off meanwhile."""
     lab = call.lab
     kept, limits = lab.setting("GenSwp.Props"), lab.setting("GenSwp.Limits")
     low, high = limits["lower_limit"], limits["upper_limit"]
@@ -281,7 +300,8 @@ def generic_start(
     rows: list[list[float]] = []
     period = (kept["period_ms"] + kept["settling_time_ms"]) / 1000.0
     inner = stepping(lab, values, indexes, period, put, rows)
-    run = _as_found(lab, z_controller != 0, inner, bool(reset_signal) and swept == SWEPT[0])
+    start = _started(lab, "GenSwp.Start", z_controller, basename)
+    run = _as_found(lab, start["held"], inner, reset_signal and swept == SWEPT[0])
     try:
         call.finish(lab.begin("generic sweep", len(values) * period, run))
     finally:
@@ -290,7 +310,7 @@ def generic_start(
     names = [signals.NAMES[index] for index in indexes]
     answer = _answer(lab, swept, values, names, rows, True)
     if kept["autosave"]:
-        _save(lab, basename or "Sweep", answer)
+        _save(lab, start["basename"], answer)
     return answer if get_data else _answer(lab, swept, values, names, rows, False)
 
 
@@ -336,7 +356,7 @@ def frequency_start(call: Call, get_data: int, direction: int) -> dict[str, Any]
     kept, limits = lab.setting("LockInFreqSwp.Props"), lab.setting("LockInFreqSwp.Limits")
     ends = sorted((limits["lower_limit_hz"], limits["upper_limit_hz"]))
     first, last = ends if direction else ends[::-1]
-    frequencies = np.linspace(first, last, kept["number_of_steps"])
+    frequencies = np.geomspace(first, last, kept["number_of_steps"] + 1)
     rows: list[list[float]] = []
     seconds = float(np.sum(_sample_times(kept, frequencies)))
 

@@ -58,7 +58,7 @@ def start(call: Call, wait: bool, timeout_ms: int) -> None:
 
 
 def shape(lab: Instrument, kept: dict[str, Any]) -> Run:
-    """Average Z, controller off, bias, down, bias, up, wait, controller on."""
+    """Average Z, controller off, bias, down, bias, up, bias as before, wait, controller on."""
     first = bias.applied(lab, bias.coerced(lab, kept["bias_v"]))
     second = bias.applied(lab, bias.coerced(lab, kept["bias_lift_v"]))
 
@@ -74,15 +74,18 @@ def shape(lab: Instrument, kept: dict[str, Any]) -> Run:
         try:
             if kept["change_bias"]:
                 world.play(activity, ramp_path(world, first, 1e-4))
+                world.wait(activity, world.clock.now() + kept["bias_settling_time_s"])
             contact = contact_height(world, s.since_s)
             depth = max(0.0, contact - (start_z + kept["tip_lift_m"]))
             _down(world, activity, start_z + kept["tip_lift_m"], kept["lift_time_1_s"], contact)
             if depth > 0.0 and not withdrawn:
                 changed = world.change_tip("indentation")
-            if kept["change_bias"]:
+            if not s.shorted:
                 world.play(activity, ramp_path(world, second, 1e-4))
             world.wait(activity, world.clock.now() + kept["bias_settling_time_s"])
             _up(world, activity, s.z_m + kept["lift_height_m"], kept["lift_time_2_s"])
+            if not s.shorted:
+                world.play(activity, ramp_path(world, before, 1e-4))
             world.wait(activity, world.clock.now() + kept["end_wait_time_s"])
         finally:
             world.note("indentation", depth_m=depth, tip_changes=changed, broken=s.shorted)

@@ -69,7 +69,7 @@ def _off_after(seconds: float) -> Any:
 @REGISTRY.command("ZCtrl.OnOffGet")
 def on_off_get(call: Call) -> bool:
     """Whether the controller works now."""
-    return call.lab.world.state().feedback
+    return call.lab.world.situation.feedback
 
 
 @REGISTRY.command("ZCtrl.StatusGet")

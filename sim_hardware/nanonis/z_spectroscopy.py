@@ -31,7 +31,7 @@ REGISTRY = Registry()
 SWEEP = "Z rel (m)"
 FIXED_PARAMETERS = ("Sweep Start", "Sweep End")
 PARAMETERS = ("X (m)", "Y (m)", "Z (m)", "Settling time (s)", "Integration time (s)", "Final Z (m)")
-NEVER = {"enable": 0, "threshold": 0.0, "signal_index": 0, "comparison": 0}
+NEVER = {"threshold": 0.0, "signal_index": 0, "comparison": ">"}
 _SIGNAL = (0, signals.SIGNALS - 1)
 RETURN_M_S = 1e-6
 
@@ -75,15 +75,12 @@ REGISTRY.keep(
             "end_settling_time_s": 0.0,
             "z_control_time_s": 0.0,
         },
+        {"maximum_slew_rate_v_s": (1e-6, math.inf)},
         check=check_times,
     ),
     Settings("ZSpectr.RetractDelay", {"retract_delay_s": 0.0}, {"retract_delay_s": (0.0, 60.0)}),
-    Settings("ZSpectr.Retract", NEVER, {"signal_index": _SIGNAL, "comparison": (0, 1)}),
-    Settings(
-        "ZSpectr.Retract2nd",
-        {**NEVER, "condition": 0},
-        {"signal_index": _SIGNAL, "comparison": (0, 1), "condition": (0, 2)},
-    ),
+    Settings("ZSpectr.Retract", {"enable": False, **NEVER}, {"signal_index": _SIGNAL}),
+    Settings("ZSpectr.Retract2nd", {"condition": "none", **NEVER}, {"signal_index": _SIGNAL}),
     Settings("ZSpectr.DigSync", {"digital_sync": "off"}),
     Settings(
         "ZSpectr.TTLSync",
@@ -148,8 +145,9 @@ class Plan:
     before_s: float
     between_s: float
     after_s: float
-    stops: tuple[tuple[float, int], ...]
-    """Currents (A) at which the tip is taken back: threshold and comparison (0 above, 1 below)."""
+    first: dict[str, Any]
+    second: dict[str, Any]
+    """Conditions that take the tip back, as their panels say."""
 
     @property
     def duration_s(self) -> float:
@@ -161,11 +159,6 @@ def plan(lab: Instrument) -> Plan:
     """What the panel describes."""
     kept, area, timing = (lab.setting(f"ZSpectr.{what}") for what in ("Props", "Range", "Timing"))
     begin = area["z_offset_m"]
-    stops = []
-    first, second = lab.setting("ZSpectr.Retract"), lab.setting("ZSpectr.Retract2nd")
-    for enabled, condition in ((first["enable"], first), (second["condition"], second)):
-        if enabled and condition["signal_index"] == signals.CURRENT:
-            stops.append((float(condition["threshold"]), int(condition["comparison"])))
     return Plan(
         z_rel_m=np.linspace(begin, begin + area["z_sweep_distance_m"], kept["number_of_points"]),
         backward=bool(kept["backward_sweep"]),
@@ -174,7 +167,8 @@ def plan(lab: Instrument) -> Plan:
         before_s=timing["z_averaging_time_s"] + timing["initial_settling_time_s"],
         between_s=lab.setting("ZSpectr.AdvProps")["time_between_forward_and_backward_sweep_s"],
         after_s=timing["end_settling_time_s"] + timing["z_control_time_s"],
-        stops=tuple(stops),
+        first=lab.setting("ZSpectr.Retract"),
+        second=lab.setting("ZSpectr.Retract2nd"),
     )
 
 
@@ -239,10 +233,9 @@ def _measured(
     ideal = trajectory.current_a
     shown = averaged_current(ideal, wanted.dwell_s, kappa, rng, electronics) + tip.current_offset_a
     taken = trajectory.end
-    for threshold, comparison in wanted.stops:
-        met = np.abs(shown) < threshold if comparison else np.abs(shown) > threshold
-        if met[:taken].any():
-            taken = int(np.argmax(met)) + 1
+    met = _retracts(wanted, {signals.CURRENT: shown, signals.Z: z, signals.BIAS: trajectory.bias_v})
+    if met[:taken].any():
+        taken = int(np.argmax(met)) + 1
     shown[taken:] = np.nan
     ended = "" if taken < trajectory.end else trajectory.ending
     cut = Trajectory(
@@ -270,6 +263,24 @@ def _measured(
         saturated=bool(np.any(np.abs(ideal[:taken]) >= electronics.rail_a)),
     )
     return cut, data
+
+
+def _retracts(wanted: Plan, samples: dict[int, Floats]) -> npt.NDArray[np.bool_]:
+    """At which samples the conditions take the tip back: (n,)."""
+
+    def met(condition: dict[str, Any]) -> npt.NDArray[np.bool_]:
+        values = samples.get(condition["signal_index"], np.full(len(samples[signals.CURRENT]), np.nan))
+        above, threshold = condition["comparison"] == ">", condition["threshold"]
+        return np.asarray(values > threshold if above else values < threshold)
+
+    if not wanted.first["enable"]:
+        return np.zeros(len(samples[signals.CURRENT]), bool)
+    first, second, both = met(wanted.first), met(wanted.second), wanted.second["condition"]
+    if both == "or":
+        return first | second
+    if both == "and":
+        return first & second
+    return np.maximum.accumulate(first) & second if both == "then" else first
 
 
 @dataclass(frozen=True)

@@ -688,7 +688,7 @@ def test_a_condition_takes_the_tip_back(flat: Served) -> None:
     client("ZSpectr.Open")
     client("ZSpectr.RangeSet", 0.0, -0.3e-9)
     client("ZSpectr.PropsSet", False, 61, 1, False, False, False)
-    client("ZSpectr.RetractSet", 1, 1e-9, 0, 0)
+    client("ZSpectr.RetractSet", True, 1e-9, 0, ">")
     _, current = client("ZSpectr.Start", True, None)["data"]
     taken = current[np.isfinite(current)]
     assert len(taken) < 61
@@ -749,7 +749,7 @@ def test_point_and_shoot(flat: Served) -> None:
     """Each move that is waited for ends with the chosen spectrum, saved under the own base name."""
     client = flat.engaged(1.0)
     spectroscopy(client, points=11)
-    client("FolMe.PSPropsSet", False, True, "shot", "", 0.0)
+    client("FolMe.PSPropsSet", False, False, "shot", "", 0.0)
     client("FolMe.PSOnOffSet", True)
     client("FolMe.XYPosSet", 1e-9, 0.0, True)
     (path,) = flat.session.glob("shot*.dat")
@@ -763,7 +763,7 @@ def test_a_bias_sweep_by_steps(flat: Served) -> None:
     client("BiasSwp.Open")
     client("BiasSwp.LimitsSet", 0.5, 1.0)
     client("BiasSwp.PropsSet", 6, 10, False, False)
-    bias, current = client("BiasSwp.Start", 1, 1, 2, "", 1)["data"].astype(float)
+    bias, current = client("BiasSwp.Start", True, 1, True, None, True)["data"].astype(float)
     assert np.allclose(bias, np.linspace(0.5, 1.0, 6), rtol=1e-6, atol=0)
     assert np.allclose(current, 100e-12 * bias, rtol=0.05, atol=0)
     assert client.one("Bias.Get") == 1.0
@@ -784,19 +784,19 @@ def test_a_sweep_of_any_signal(flat: Served) -> None:
     client = flat.engaged(1.0, 500e-12)
     client("GenSwp.Open")
     assert "Z (m)" in client.one("GenSwp.SwpSignalListGet")
-    client("GenSwp.PropsSet", 0.0, math.inf, 9, 5, 0, 0, 0.0)
+    client("GenSwp.PropsSet", 0.0, math.nan, 9, 5, False, False, 0.0)
     client("LockIn.ModOnOffSet", 1, True)
     client("GenSwp.SwpSignalSet", "LI Modulator 1 Amplitude (V)")
     client("GenSwp.LimitsSet", 0.01, 0.02)
     client("GenSwp.AcqChsSet", [86], ())
-    amplitude, x = client("GenSwp.Start", 1, 1, "", 1, 0)["data"].astype(float)
+    amplitude, x = client("GenSwp.Start", True, 1, None, True, False)["data"].astype(float)
     assert np.allclose(x / amplitude, 500e-12, rtol=0.03, atol=0)
     client("ZCtrl.OnOffSet", False)
     z = client.one("ZCtrl.ZPosGet")
     client("GenSwp.SwpSignalSet", "Z (m)")
     client("GenSwp.LimitsSet", z, z + 0.2e-9)
     client("GenSwp.AcqChsSet", [0], ())
-    z, current = client("GenSwp.Start", 1, 1, "", 1, 0)["data"].astype(float)
+    z, current = client("GenSwp.Start", True, 1, None, True, False)["data"].astype(float)
     slope = np.polyfit(z, np.log(current), 1)[0]
     assert math.isclose(slope, -2.0 * flat.world.junction.kappa, rel_tol=0.03)
     client("GenSwp.Stop")
@@ -810,7 +810,7 @@ def test_the_preamplifiers_pole_shows_in_a_frequency_sweep(flat: Served) -> None
     client("LockIn.ModOnOffSet", 1, True)
     client("LockInFreqSwp.Open")
     client("LockInFreqSwp.LimitsSet", 300.0, 1500.0)
-    client("LockInFreqSwp.PropsSet", 5, 2, 1e-3, 2, 1e-3, 0, 0, "")
+    client("LockInFreqSwp.PropsSet", 4, 2, 1e-3, 2, 1e-3, 0, 0, "")
     frequency, r, phase = client("LockInFreqSwp.Start", 1, 1)["data"].astype(float)
     assert np.allclose(r / r[-1], np.sqrt(2.0 / (1.0 + (frequency / 1500.0) ** 2)), rtol=0.01, atol=0)
     assert math.isclose(phase[-1], -45.0, rel_tol=0.01)
@@ -934,7 +934,7 @@ def test_regulators_drive_their_outputs(flat: Served) -> None:
     assert client.one("GenPICtrl.AOValGet") == 1.25
     client("PICtrl.InputChSet", 1, 24)
     client("PICtrl.CtrlChSet", 1, 26)
-    client("PICtrl.PropsSet", 1, 1.5, 0.0, 0.5, 0)
+    client("PICtrl.PropsSet", 1, 1.5, 0.0, 0.5, "positive")
     client("PICtrl.OnOffSet", 1, 1)
     client.one("Signals.ValGet", 26, 0)
     settle(client, 2.0)

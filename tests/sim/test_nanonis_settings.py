@@ -117,11 +117,11 @@ PAIRS: dict[str, tuple[Values, Values]] = {
     "ZSpectr.RetractDelay": ({}, {"retract_delay_s": 0.5}),
     "ZSpectr.Retract": (
         {},
-        {"enable": 1, "threshold": 1e-9, "signal_index": 24, "comparison": 1},
+        {"enable": True, "threshold": 1e-9, "signal_index": 24, "comparison": "<"},
     ),
     "ZSpectr.Retract2nd": (
         {},
-        {"condition": 2, "threshold": 2e-9, "signal_index": 30, "comparison": 1},
+        {"condition": "and", "threshold": 2e-9, "signal_index": 30, "comparison": "<"},
     ),
     "ZSpectr.DigSync": ({}, {"digital_sync": "pulse sequence"}),
     "ZSpectr.TTLSync": (
@@ -161,7 +161,7 @@ PAIRS: dict[str, tuple[Values, Values]] = {
         {},
         {
             "auto_resume": True,
-            "use_own_basename": True,
+            "use_own_basename": False,
             "basename": "shot",
             "external_vi_path": "C:\\shoot.vi",
             "pre_measure_delay_s": 0.5,
@@ -195,8 +195,8 @@ PAIRS: dict[str, tuple[Values, Values]] = {
             "maximum_slew_rate_units_s": 3.0,
             "number_of_steps": 12,
             "period_ms": 7,
-            "autosave": 1,
-            "save_dialog_box": 1,
+            "autosave": True,
+            "save_dialog_box": True,
             "settling_time_ms": 2.5,
         },
     ),
@@ -215,13 +215,13 @@ PAIRS: dict[str, tuple[Values, Values]] = {
     ),
     "GenPICtrl.ModCh": ({}, {"output_index": 3}),
     "GenPICtrl.DemodCh": ({}, {"input_index": 30}),
-    "GenPICtrl.Props": ({}, {"setpoint": 0.5, "p_gain": 0.25, "time_constant": 2.0, "slope": 1}),
+    "GenPICtrl.Props": ({}, {"setpoint": 0.5, "p_gain": 0.25, "time_constant": 2.0, "slope": "negative"}),
     "PICtrl.OnOff": ({"controller_index": 2}, {"controller_status": 1}),
     "PICtrl.CtrlCh": ({"controller_index": 2}, {"control_signal_index": 26}),
     "PICtrl.InputCh": ({"controller_index": 3}, {"input_index": 30}),
     "PICtrl.Props": (
         {"controller_index": 3},
-        {"setpoint": 0.5, "p_gain": 0.25, "i_gain": 0.125, "slope": 1},
+        {"setpoint": 0.5, "p_gain": 0.25, "i_gain": 0.125, "slope": "negative"},
     ),
     "PICtrl.CtrlChProps": ({"controller_index": 4}, {"lower_limit": -1.0, "upper_limit": 2.0}),
     "AtomTrack.Props": (
@@ -327,7 +327,7 @@ PAIRS: dict[str, tuple[Values, Values]] = {
     "SpectrumAnlzr.ACCoupling": ({"spectrum_analyzer_instance": 2}, {"ac_coupling": 0}),
     "FunGen1Ch.Props": (
         {},
-        {"amplitude_percent": 50.0, "frequency_hz": 25.0, "polarity": 1, "direction": 1},
+        {"amplitude_percent": 50.0, "frequency_hz": 25.0, "polarity": "negative", "direction": "backward"},
     ),
     "FunGen1Ch.Idle": ({}, {"idle_value": 0.5}),
     "FunGen2Ch.Idle": ({"device": 1}, {"idle_value": 0.25}),
@@ -335,7 +335,13 @@ PAIRS: dict[str, tuple[Values, Values]] = {
     "FunGen2Ch.Signal": ({"channel_index": 2}, {"signal_index": 26}),
     "FunGen2Ch.Props": (
         {"channel_index": 2},
-        {"amplitude_percent": 25.0, "time_s": 0.5, "polarity": 1, "direction": 1, "add_zero": 1},
+        {
+            "amplitude_percent": 25.0,
+            "time_s": 0.5,
+            "polarity": "negative",
+            "direction": "backward",
+            "add_zero": "add",
+        },
     ),
     "FunGen2Ch.Waveform": ({"channel_index": 2}, {"shape": 2}),
     "Util.RTFreq": ({}, {"rt_frequency": 10e3}),
@@ -358,7 +364,7 @@ MORE_TO_SET: dict[str, Values] = {
     "BiasSpectr.PropsSet": {"z_offset_m": None},
     "GenSwp.AcqChsSet": {"channel_names": ()},
     "OsciHR.PreTrigSet": {"pre_trigger_s": 0.0},
-    "GenPICtrl.DemodChSet": {"ac_mode": 0},
+    "GenPICtrl.DemodChSet": {"ac_mode": None},
     "Pattern.LineSet": {"set_active_pattern": False, "line_scan_frame": False},
     "Pattern.CloudSet": {"set_active_pattern": False},
 }
