@@ -49,7 +49,7 @@ SIMULATED_CHOICES = Choices(
     lockin=LockIn(amplitude_v=20e-3, frequency_hz=977.0, time_constant_s=1e-3),
 )
 """A simulated microscope needs no patience."""
-AMONG_OTHERS = {"pixels": 32, "repeats": 3, "trials": 2}
+AMONG_OTHERS = {"pixels": 32, "repeats": 3, "trials": 2, "settle_s": 0.02}
 """Where these tests run among all others, less is enough."""
 SIMULATED_ENGAGE = "1s"
 """How long the simulated microscope looks for a surface that is not there."""

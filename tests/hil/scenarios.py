@@ -24,8 +24,8 @@ the middle of a range of +-250 nm); the opposite for the high end."""
 NEAR_LOW_END_M = -215e-9
 """Within ``z_hold_margin``, not yet within ``z_park_margin``."""
 OUT_OF_REACH_M = 1e-6
-SLOWLY_S = 0.8
-"""For a quarter of a micrometre: 300 nm/s, which the controller follows."""
+SLOWLY_S = 0.6
+"""For a quarter of a micrometre: 400 nm/s, which the controller follows."""
 NUDGE_M = 50e-12
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.hil.figures import text_of
 from tests.hil.laboratory import Laboratory
 
-READINGS = 12
+READINGS = 8
 AGREES = 2.0
 """The mean current lies within this factor of the setpoint: a controller that holds it is far better, one
 that oscillates or sees another current is far worse."""
