@@ -522,7 +522,7 @@ GENERATORS: list[Call] = [
     ("PICtrl_CtrlChPropsSet", [1, -5.0, 5.0], None),
     ("PICtrl_CtrlChPropsGet", [1], [-5.0, 5.0]),
     ("PICtrl_PropsSet", [1, 0.0, 1.0, 1.0, 1], None),
-    ("PICtrl_PropsGet", [1], [0.0, 1.0, 1.0, 1]),
+    ("PICtrl_PropsGet", [1], [0.0, 1.0, 1.0, 0]),
     ("PICtrl_OnOffSet", [1, 0], None),
     ("PICtrl_OnOffGet", [1], [0]),
     ("DigLines_PropsSet", [1, 0, 1, 1], None),
