@@ -19,6 +19,8 @@ Z_SPEED_M_S = 100e-9
 MOST_SAMPLES = 4000
 FOUND_SHARE = 0.5
 """Share of the setpoint at which the surface counts as found."""
+LOW_SHARE = 0.35
+"""Of the range of Z: an approach that ends below goes on."""
 SETTLE_S = 5e-3
 LOOK_S = 0.02
 STEP_S = 5e-3
@@ -88,7 +90,8 @@ def motor_steps(axis: int, steps: int) -> Run:
 def auto_approach(steps_per_cycle: int = 2) -> Run:
     """Look for the surface with Z; if it is not in reach, withdraw, make some steps toward it, look again.
 
-    Ends with the controller on and the surface found.  The activity fails with DriverError if the motor comes
+    Ends with the controller on and the surface found in the upper part of the range, with room to drift:
+    if it is found low, the motor goes on.  The activity fails with DriverError if the motor comes
     nowhere.
     """
 
@@ -99,7 +102,7 @@ def auto_approach(steps_per_cycle: int = 2) -> Run:
                 with world.lock:
                     world.resume_feedback(True)
                     s.withdrawn = False
-            if _found(world, activity):
+            if _found(world, activity) and not _too_low(world, steps_per_cycle):
                 world.note("approached", cycles=cycle, z_m=s.z_m)
                 return
             with world.lock:
@@ -109,6 +112,15 @@ def auto_approach(steps_per_cycle: int = 2) -> Run:
         raise DriverError(f"the surface was not found in {MOST_CYCLES} cycles of the coarse motor.")
 
     return run
+
+
+def _too_low(world: World, steps: int) -> bool:
+    """Whether a surface that was found lies so low that a few more steps would bring it nearer the middle."""
+    low, high = world.z_range()
+    room = world.situation.z_m - low
+    return room < LOW_SHARE * (high - low) and room + steps * world.controls.coarse_step_m[2] < 0.8 * (
+        high - low
+    )
 
 
 def _found(world: World, activity: Activity) -> bool:

@@ -38,9 +38,9 @@ REGISTRY.keep(
 
 @dataclass
 class MotorPanel:
-    """Counters of steps."""
+    """Where the counters of steps began anew; the motor itself counts in the controls, also an approach's."""
 
-    counters: list[int] = field(default_factory=lambda: [0, 0, 0])
+    reset_at: list[int] = field(default_factory=lambda: [0, 0, 0])
 
 
 def _drive(lab: Instrument, axis: int) -> tuple[float, float]:
@@ -79,8 +79,7 @@ def step(lab: Instrument, axis: int, steps: int) -> None:
     metres = [0.0, 0.0, 0.0]
     metres[axis] = steps * _step_m(lab, axis)
     lab.world.coarse(*metres)
-    with lab.lock, lab.world.lock:
-        lab.of(MotorPanel).counters[axis] += steps
+    with lab.world.lock:
         lab.world.controls.coarse_steps[axis] += steps
 
 
@@ -147,11 +146,11 @@ def position_get(call: Call, group: int = 0, timeout_ms: int = 500) -> tuple[flo
 @REGISTRY.command("Motor.StepCounterGet")
 def counters_get(call: Call, reset_x: int, reset_y: int, reset_z: int) -> tuple[int, int, int]:
     """Steps so far; counters that are to be reset begin anew after this answer."""
-    with call.lab.lock:
-        counters = call.lab.of(MotorPanel).counters
-        x, y, z = counters
+    with call.lab.lock, call.lab.world.lock:
+        made, began = call.lab.world.controls.coarse_steps, call.lab.of(MotorPanel).reset_at
+        x, y, z = (steps - at for steps, at in zip(made, began, strict=True))
         for axis, reset in enumerate((reset_x, reset_y, reset_z)):
-            counters[axis] = 0 if reset else counters[axis]
+            began[axis] = made[axis] if reset else began[axis]
     return x, y, z
 
 

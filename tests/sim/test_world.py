@@ -488,6 +488,8 @@ def test_coarse_motor_and_approach_find_the_surface_again(bench: Make) -> None:
     assert state.feedback
     assert np.isclose(abs(state.current_a), 100e-12, rtol=0.05, atol=0)
     assert one.world.controls.coarse_steps[2] < 0
+    low, high = one.world.z_range()
+    assert low + 0.3 * (high - low) < state.z_m < high - 0.1 * (high - low)
     assert not one.events("crash")
 
 
