@@ -15,6 +15,7 @@ from sim_hardware.dataset.arrangements import ATOMISTIC, material
 from sim_hardware.dataset.continuum import CLASSES as CONTINUUM_CLASSES
 from sim_hardware.dataset.current_map import SPACING_NM, CurrentMap, Grid
 from sim_hardware.dataset.loop import Lanes, LaneScan, constants, scan_lanes
+from sim_hardware.dataset.pickup import flicker, mains_terms
 from sim_hardware.dataset.places import Track, lane_samples, track
 from sim_hardware.dataset.plan import ImageRecipe, Spec
 from sim_hardware.dataset.scenes import area_of, current_map, defects_of, to_frame
@@ -27,7 +28,7 @@ from sim_hardware.physics.distortions import (
     ScannerSettings,
 )
 from sim_hardware.physics.feedback import PidSettings
-from sim_hardware.physics.noise import NoiseSettings, coloured_noise, shot_density, thermal_density
+from sim_hardware.physics.noise import NoiseSettings, shot_density, thermal_density
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -194,33 +195,12 @@ def lanes_of(spec: Spec, recipe: ImageRecipe, way: Way, found: CurrentMap, rng: 
     along = np.empty((len(t.u_m), 5), dtype=np.float32)
     along[:, :4] = found.at(t.u_m / NM, t.v_m / NM)
     along[:, 0] += (t.lift_m / NM).astype(np.float32)
-    along[:, 4] = _flicker(recipe, way, rng)
+    noise = noise_settings(recipe)
+    along[:, 4] = flicker(noise, len(t.u_m), way.raster.sample_s, rng)
     path = np.ascontiguousarray(along[way.lanes].transpose(0, 2, 1))
-    rising, starts = _mains(recipe, way)
-    return Lanes(path, rising, starts, int(rng.integers(2**32)), ticks)
-
-
-def _flicker(recipe: ImageRecipe, way: Way, rng: np.random.Generator) -> Floats:
-    """Noise of the current over the current, sample by sample of the track."""
-    count, step = len(way.track.u_m), way.raster.sample_s
-    frequency = np.arange(count // 2 + 1) / (count * step)
-    one_sided = np.zeros(len(frequency))
-    one_sided[1:] = recipe.flicker_share**2 / frequency[1:]
-    return coloured_noise(one_sided, count, step, rng)
-
-
-def _mains(recipe: ImageRecipe, way: Way) -> tuple[Singles, Singles]:
-    """Pick-up in setpoints as a product over ticks and lanes: sin(a + b) = sin a cos b + cos a sin b."""
-    noise, tick = noise_settings(recipe), 1.0 / recipe.rate_hz
-    ticks = tick * np.arange(len(way.lanes) * recipe.ticks_per_pixel)
-    starts = way.track.times_s[way.lanes[0]]
-    along, across = [], []
-    lines = zip(noise.mains_a, noise.mains_phases_rad, strict=True)
-    for n, (amplitude, phase) in enumerate(lines, start=1):
-        pulse, size = 2.0 * np.pi * n * noise.mains_hz, amplitude / recipe.setpoint_a
-        along += [np.sin(pulse * ticks), np.cos(pulse * ticks)]
-        across += [size * np.cos(pulse * starts + phase), size * np.sin(pulse * starts + phase)]
-    return np.stack(along, axis=1).astype(np.float32), np.stack(across).astype(np.float32)
+    count, starts = len(way.lanes) * ticks, t.times_s[way.lanes[0]]
+    mains = mains_terms(noise, recipe.setpoint_a, 1.0 / recipe.rate_hz, count, starts)
+    return Lanes(path, *mains, key=int(rng.integers(2**32)), ticks_per_place=ticks)
 
 
 def assembled(spec: Spec, recipe: ImageRecipe, way: Way, found: CurrentMap, scan: LaneScan) -> Image:

@@ -29,16 +29,16 @@ class Ranges:
     """So many images with the controller on the logarithm of the current, the rest on the current."""
     lag_pixels: Bounds = (0.05, 2.5)
     """Time constant of the closed loop over the time of a pixel, logarithmic: from tight to far too slow."""
-    tightest: float = 0.6
-    """The loop's corner is never above this share of the preamplifier's bandwidth: at 0.25 it begins to
-    ring."""
+    tightest: float = 3.0
+    """The loop's corner is never above this multiple of the preamplifier's bandwidth: at 0.25 it begins to
+    ring, with the square root of the multiple as its quality."""
     proportional: Bounds = (0.0, 0.4)
     """Times 1 / 2 kappa; half of the images have none."""
     derivative: Bounds = (0.0, 0.3)
     """Times a tick / 2 kappa; a fifth of the images have it."""
-    bandwidths_hz: tuple[float, ...] = (1.1e3, 7e3)
-    """Of the preamplifier at 1e9 and 1e8 V/A; its rail is 10 V over the gain."""
-    gains_v_a: tuple[float, ...] = (1e9, 1e8)
+    bandwidths_hz: tuple[float, ...] = (1.1e3, 7e3, 0.2e3)
+    """Of the preamplifier at 1e9 and 1e8 V/A, and with a filter behind it; its rail is 10 V over the gain."""
+    gains_v_a: tuple[float, ...] = (1e9, 1e8, 1e9)
     flicker_share: Bounds = (2e-5, 6e-3)
     """Flicker noise at 1 Hz over the current (1 / sqrt Hz), logarithmic."""
     mains_a: Bounds = (0.02e-12, 3e-12)
