@@ -259,7 +259,7 @@ def test_readings_return_to_their_own_port(
     electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a port broke, readings go over the one for stops only until the first serves again."""
-    monkeypatch.setattr("actors.gateway.drivers.nanonis.driver.TRY_AGAIN_S", 0.0)
+    monkeypatch.setattr("actors.gateway.drivers.nanonis.hold.TRY_AGAIN_S", 0.0)
     guard = connect(electronics, "guard")
     guard.state()
     electronics.plan("Signals.ValsGet", "half", "half", "half")

@@ -1,0 +1,212 @@
+"""The hold on electronics over two ports: who answers, readings, stops, settings lent and given back.
+
+Everything that both halves of the gateway do; what the worker does beside it is in ``driver``.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from actors.gateway.drivers.nanonis import lockin
+from actors.gateway.drivers.nanonis.channel import ANSWER_S, Channel
+from actors.gateway.drivers.nanonis.clock import InstrumentClock, RunningClock, SteppedClock
+from actors.gateway.drivers.nanonis.identity import Identity, recognise, z_range
+from actors.gateway.drivers.nanonis.link import Link
+from actors.gateway.drivers.nanonis.original import OriginalSettings
+from actors.gateway.drivers.nanonis.panel import Panel, Setting
+from actors.gateway.drivers.nanonis.readings import read_state
+from actors.gateway.drivers.nanonis.trip import FastTrip
+from protocols.errors import DriverError
+from protocols.instrument.driver import DriverInfo
+from protocols.messages.data import InstrumentState
+from protocols.nanonis.address import Address
+from protocols.nanonis.conventions import timeout_ms
+
+log = structlog.get_logger(__name__)
+
+STOP_ANSWER_S = 1.0
+"""Wall seconds for the answer to a stop or a withdrawal."""
+GRACE_S = 10.0
+"""Wall seconds that a long action may take beyond what was expected of it."""
+TRY_AGAIN_S, TRY_S = 1.0, 0.3
+"""Wall seconds between questions whether a port that broke serves again, and for each answer."""
+
+LATER = frozenset({lockin.ON_OFF.stem})
+"""A parked tip has no modulation: whether there was one before is restored at the very end."""
+
+WINDOWS = ("BiasSpectr.Open",)
+"""Modules whose commands fail until their window is open."""
+
+
+class Hold:
+    """Two ports of the electronics.  Connects by itself whenever it has to.
+
+    ``role``: "guard" or anything else, for the choice of ports.  ``answer_s``: wall seconds for any answer
+    that needs no waiting.
+    """
+
+    def __init__(
+        self, address: Address, role: str, originals: OriginalSettings, answer_s: float = ANSWER_S
+    ) -> None:
+        self.address, self.role, self.answer_s = address, role, answer_s
+        commands, urgent = address.pair(role)
+        self._commands = Channel(Link(address.host, commands, f"{role}: commands"))
+        self._urgent = Channel(Link(address.host, urgent, f"{role}: stop"))
+        self._originals = originals
+        self._panel = Panel(self._commands, self._keep, originals.knows)
+        self._identity: Identity | None = None
+        self._identifying = threading.Lock()
+        self._clock: InstrumentClock = RunningClock()
+        self._z_range: tuple[float, float] = (0.0, 0.0)
+        self._trip = FastTrip(math.inf)
+        self._tried_s = -math.inf
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def info(self) -> DriverInfo:
+        """Ranges and identity; asked once."""
+        return self._who().info
+
+    def state(self) -> InstrumentState:
+        """Read everything back; over the second port while the first is busy or broken."""
+        who = self._who()
+        channel = self._reading()
+
+        def ask(name: str, **arguments: Any) -> dict[str, Any]:
+            return channel.ask(name, **{"answer_s": self.answer_s, **arguments})
+
+        found = read_state(ask, who.signals, self._z_range, self._clock.now)
+        if not found.feedback and not found.withdrawn:
+            limits = z_range(channel)
+            if limits != self._z_range:  # somebody has moved Z's limits
+                self._z_range = limits
+                found = read_state(ask, who.signals, limits, self._clock.now)
+        return found
+
+    # -- at any time, from any thread ------------------------------------------------------------------------
+
+    def withdraw(self) -> None:
+        """Controller off and Z on its way up when this returns; also during anything else."""
+        self._urgent.ask(
+            "ZCtrl.Withdraw", answer_s=STOP_ANSWER_S, repeat=True, wait=False, timeout_ms=timeout_ms(None)
+        )
+
+    def stop(self) -> None:
+        """Stop a running sweep, scan or move."""
+        problems = []
+        for name, arguments in (
+            ("BiasSpectr.Stop", {}),
+            ("Scan.Action", {"action": "stop", "direction": "up"}),
+            ("FolMe.Stop", {}),
+        ):
+            try:
+                self._urgent.ask(name, answer_s=STOP_ANSWER_S, repeat=True, **arguments)
+            except DriverError as problem:
+                if problem.details.get("outcome") != "refused":
+                    raise
+                problems.append(problem)  # nothing of that kind runs, or its window is not open
+        if len(problems) == 3:
+            raise problems[0]
+
+    def restore_settings(self) -> tuple[str, ...]:
+        """Set what we changed as it was, if the tip is withdrawn; what went wrong, in words.
+
+        Raises:
+            DriverError: nothing answers.
+        """
+        return self._restore(LATER)
+
+    def close(self) -> None:
+        """Restore what is left to restore if the tip is withdrawn, and drop the connections."""
+        self._clock.end()
+        try:
+            if self.role == "guard" and self._identity is not None and self._originals.kept:
+                self._restore(frozenset())
+        except DriverError as problem:
+            log.warning("original settings are not restored", problem=str(problem))
+        self._commands.link.close()
+        self._urgent.link.close()
+
+    # -- for the driver --------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        return self._commands.ask(name, **{"answer_s": self.answer_s, **arguments})
+
+    def _who(self) -> Identity:
+        """Who answers; asked again after the first time never."""
+        if self._identity is None:
+            with self._identifying:
+                if self._identity is None:
+                    found = recognise(self._commands, self.address)
+                    self._urgent.release = found.release
+                    self._clock = self._clock_of(found)
+                    self._z_range = found.info.z_range_m
+                    self._trip = FastTrip(found.info.preamplifier_rail_a)
+                    self._identity = found
+                    log.info("electronics", name=found.info.name, release=found.release, role=self.role)
+        return self._identity
+
+    def _open_windows(self) -> None:
+        """Somebody may have closed them, or the electronics were started anew."""
+        for name in WINDOWS:
+            self._ask(name)
+
+    def _reading(self) -> Channel:
+        """The channel for readings: the port for stops stays free whenever it can."""
+        link = self._commands.link
+        if link.in_doubt and time.monotonic() - self._tried_s > TRY_AGAIN_S:
+            self._tried_s = time.monotonic()
+            try:
+                self._commands.ask("Bias.Get", answer_s=TRY_S)
+            except DriverError as problem:
+                log.debug("the port for commands does not serve yet", problem=str(problem))
+        return self._commands if link.free else self._urgent
+
+    def _read_place(self, newest: bool) -> tuple[float, float]:
+        """Where the tip is (m); ``newest``: as measured after this question."""
+        found = self._ask("FolMe.XYPosGet", wait_for_newest_data=newest)
+        return float(found["x_m"]), float(found["y_m"])
+
+    def _wall_s(self, seconds: float) -> float:
+        return seconds / self._clock.scale
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _clock_of(self, who: Identity) -> InstrumentClock:
+        """The instrument's time: its own where it is simulated, else this computer's."""
+        if not who.simulated or "time" not in who.signals.places:
+            return RunningClock(who.time_scale)
+        if who.stepped:
+            return SteppedClock(self._ask_time, self._let_pass)
+        began = time.monotonic()
+        found = self._ask_time(who)
+        return RunningClock(who.time_scale, found - 0.5 * (began + time.monotonic()) * who.time_scale)
+
+    def _ask_time(self, who: Identity | None = None) -> float:
+        place = (who or self._who()).signals.places["time"]
+        found = self._reading().ask("Signals.ValGet", signal_index=place, wait_for_newest_data=0)
+        return float(found["signal_value"])
+
+    def _let_pass(self, seconds: float) -> None:
+        """On a stepped clock time passes while somebody waits, for example for a line of no scan."""
+        self._ask(
+            "Scan.WaitEndOfLine", answer_s=GRACE_S + self._wall_s(seconds), timeout_ms=timeout_ms(seconds)
+        )
+
+    def _keep(self, setting: Setting, found: Mapping[str, Any]) -> None:
+        self._originals.keep(self._panel, setting, found)
+
+    def _restore(self, but: frozenset[str]) -> tuple[str, ...]:
+        if not self._originals.kept:
+            return ()
+        found = self.state()
+        if not found.withdrawn or found.feedback:
+            return ("the tip is not withdrawn: nothing is restored",)
+        self._open_windows()
+        return self._originals.restore(self._panel, but)
