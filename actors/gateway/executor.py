@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from actors.gateway.foreign_changes import ForeignChangeError, changed_value, changes_since
+from actors.gateway.foreign_changes import ForeignChangeError, changed_value, changes_since, running_in
 from actors.gateway.gate import Gate, TipParkedError
 from actors.gateway.interlocks import check_against_state, check_recipe
 from actors.gateway.queue import Job
@@ -68,6 +68,11 @@ ORDER_WITHIN_S = 0.2
 
 ANSWER_WITHIN_S = 2.0
 """The guard answers an engage within this time."""
+
+STOPPED_WITHIN_S = 2.0
+"""A sweep or scan that is stopped has ended within this time, or the tip is parked."""
+LOOK_S = 0.01
+"""Between two looks whether it has."""
 
 
 class JobCutError(UsageError):
@@ -142,6 +147,8 @@ class Executor:
         self._left: InstrumentState | None = None
         self._left_generation = -1
         self._disturbed = False
+        self._armed: Driver | None = None
+        """The driver that knows of the fast trip: one that replaces it does not."""
 
     @property
     def last_state(self) -> InstrumentState | None:
@@ -252,6 +259,9 @@ class Executor:
         if isinstance(job.recipe, Park):
             return
         self._gate.require_open(self._generation)
+        if state.scanning or state.sweeping:
+            # What was ours has been stopped: somebody else's would move the tip, or turn its bias, under us.
+            raise ForeignChangeError.of("since the last job", running_in(state))
         if isinstance(job.recipe, Engage):
             if not state.withdrawn and not state.feedback:
                 raise RefusedError("feedback is off but the tip is not withdrawn: park first.")
@@ -280,10 +290,16 @@ class Executor:
         if changed:
             self._left, self._disturbed = None, True
             raise ForeignChangeError.of("since the last job", changed)
-        if self._disturbed and isinstance(driver, FastTrip):
+        if isinstance(driver, FastTrip) and (self._disturbed or driver is not self._armed):
             with self._gate.acting(self._generation):
-                driver.arm_trip(self._limits.trip_current)
+                self._arm(driver)
         self._disturbed = False
+
+    def _arm(self, driver: Driver) -> None:
+        """Have electronics that can do so withdraw by themselves when the current is too high."""
+        if isinstance(driver, FastTrip):
+            driver.arm_trip(self._limits.trip_current)
+        self._armed = driver
 
     def _remember_how_left(self, job: Job) -> None:
         """The next job compares with it; after one that went wrong the electronics may still be at it."""
@@ -340,8 +356,15 @@ class Executor:
         """
         self._go_on(job) if not isinstance(job.recipe, Park) else None
         found = self._read()
-        if isinstance(job.recipe, Park):
-            return
+        if not isinstance(job.recipe, Park):
+            self._require_as_expected(found)
+
+    def _require_as_expected(self, found: InstrumentState) -> None:
+        """Compare a reading with how the job has left the electronics so far.
+
+        Raises:
+            ForeignChangeError: says what changed, from what to what.
+        """
         expected, limits = self._expected, self._limits
         changed = []
         if found.withdrawn:
@@ -371,17 +394,34 @@ class Executor:
             return
         try:
             state = self._read()
+            if _runs(job.recipe, state):
+                state = self._stop_what_runs(job.recipe)
             if state.withdrawn and not state.feedback:
                 return
             least = self._limits.min_feedback_bias - self._limits.bias_tolerance
-            if state.feedback and not state.withdrawn and abs(state.bias_v) >= least:
+            busy = state.sweeping or _runs(job.recipe, state)
+            if state.feedback and not state.withdrawn and abs(state.bias_v) >= least and not busy:
                 return
             problem = f"feedback {state.feedback}, bias {format_quantity(state.bias_v, 'V')}"
-            if not state.feedback and not state.withdrawn and self._restore_feedback():
+            problem += "".join(f", {what}" for what in running_in(state))
+            problem += ", the electronics withdrew it by themselves" if state.tripped else ""
+            held = not state.feedback and not state.withdrawn and not state.tripped and not busy
+            if held and self._restore_feedback():
                 return
         except (TunnelpilotError, OSError) as failed:
             problem = str(failed)
         self._guard.ask_park(f"job {job.job_id} left the tip in doubt: {problem}", "job")
+
+    def _stop_what_runs(self, recipe: Recipe) -> InstrumentState:
+        """Stop the sweep or scan of a job that is over; the reading after it has ended, or does not end."""
+        self._driver().stop()
+        deadline = time.monotonic() + STOPPED_WITHIN_S
+        state = self._read()
+        while _runs(recipe, state) and time.monotonic() < deadline:
+            self._gate.require_open(self._generation)
+            time.sleep(LOOK_S)
+            state = self._read()
+        return state
 
     def _restore_feedback(self) -> bool:
         """Feedback on again, at bias and setpoint that we set and read back now; False if we know none."""
@@ -431,8 +471,10 @@ class Executor:
         with self._gate.acting(self._generation):
             driver.set_setpoint(setpoint_a)
 
-    def _travel(self, job: Job, x_m: float, y_m: float, speed_m_s: float, state: InstrumentState) -> None:
-        """Move in slices; the outcome's travel time grows."""
+    def _travel(
+        self, job: Job, x_m: float, y_m: float, speed_m_s: float, state: InstrumentState
+    ) -> InstrumentState:
+        """Move in slices; the outcome's travel time grows.  The reading at the end."""
         length = math.hypot(x_m - state.x_m, y_m - state.y_m)
         slices = max(1, math.ceil(length / speed_m_s / max(self.slice_s, 1e-9)))
         for k in range(1, slices + 1):
@@ -445,8 +487,10 @@ class Executor:
                     state.y_m + share * (y_m - state.y_m) if k < slices else y_m,
                     speed_m_s,
                 )
-        self._outcome.travel_s += self._read().time_s - state.time_s
+        arrived = self._read()
+        self._outcome.travel_s += arrived.time_s - state.time_s
         self._expected.x_m, self._expected.y_m = x_m, y_m
+        return arrived
 
     def _settle(self, job: Job, seconds: float) -> None:
         left = seconds
@@ -494,8 +538,9 @@ class Executor:
     def _sweep(self, job: Job, recipe: Sweep, state: InstrumentState) -> None:
         spectrum = recipe.spectrum
         self._keep(state)
-        self._travel(job, recipe.x_m, recipe.y_m, self._limits.tip_speed, state)
-        self._go_to_bias(job, spectrum.stabilise_bias_v, spectrum.stabilise_current_a, state)
+        arrived = self._travel(job, recipe.x_m, recipe.y_m, self._limits.tip_speed, state)
+        self._require_as_expected(arrived)
+        self._go_to_bias(job, spectrum.stabilise_bias_v, spectrum.stabilise_current_a, arrived)
         with self._gate.acting(self._generation):
             self._driver().set_lockin(spectrum.lockin)
         self._settle(job, spectrum.settle_s)
@@ -518,7 +563,9 @@ class Executor:
             with self._gate.acting(self._generation):
                 self._driver().set_lockin(None)
         for image, bias_v in enumerate(biases_v):
-            self._go_to_bias(job, bias_v, frame.setpoint_a, self._read())
+            found = self._read()
+            self._require_as_expected(found)
+            self._go_to_bias(job, bias_v, frame.setpoint_a, found)
             recipe = msgspec.structs.replace(frame, bias_v=bias_v)
             rows: set[int] = set()
             lines = self._driver().frame(recipe)
@@ -526,11 +573,11 @@ class Executor:
                 while True:
                     self._go_on(job)
                     with self._gate.acting(self._generation):
-                        found = next(lines, None)
-                    if found is None:
+                        piece = next(lines, None)
+                    if piece is None:
                         break
-                    rows.update(found.rows)
-                    emit(msgspec.structs.replace(found, image=image))
+                    rows.update(piece.rows)
+                    emit(msgspec.structs.replace(piece, image=image))
             finally:
                 close = getattr(lines, "close", None)
                 if close is not None:
@@ -553,8 +600,7 @@ class Executor:
                 driver.set_lockin(None)
                 driver.set_bias(recipe.bias_v, limits.bias_slew)
                 driver.set_setpoint(recipe.setpoint_a)
-                if isinstance(driver, FastTrip):
-                    driver.arm_trip(limits.trip_current)
+                self._arm(driver)
             self._expected.bias_v, self._expected.setpoint_a = recipe.bias_v, recipe.setpoint_a
             self._step_engage("done")
             self._require_set(recipe.bias_v, recipe.setpoint_a)
@@ -623,6 +669,13 @@ class Executor:
             time.sleep(0.001)
         if not self._gate.wait_open(max(0.0, deadline - time.monotonic())):
             raise DriverError(f"the park was not confirmed within {PARK_WITHIN_S:g} s.")
+
+
+def _runs(recipe: Recipe, state: InstrumentState) -> bool:
+    """Whether what such a job starts in the electronics runs there."""
+    if isinstance(recipe, Frame | BiasFrames | ReferencePatch):
+        return state.scanning
+    return isinstance(recipe, Sweep) and state.sweeping
 
 
 def kind_of(recipe: Recipe) -> str:

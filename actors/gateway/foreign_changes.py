@@ -47,11 +47,12 @@ def changes_since(left: InstrumentState, found: InstrumentState, limits: Limits)
     ):
         if not abs(have - want) <= tolerance:
             changed.append(changed_value(name, have, want, unit))
-    if found.scanning and not left.scanning:
-        changed.append("a scan runs")
-    if found.sweeping and not left.sweeping:
-        changed.append("a sweep runs")
-    return changed
+    return changed + [what for what in running_in(found) if what not in running_in(left)]
+
+
+def running_in(state: InstrumentState) -> list[str]:
+    """What the electronics carry out by themselves, in words."""
+    return ["a scan runs"] * state.scanning + ["a sweep runs"] * state.sweeping
 
 
 def changed_value(name: str, have: float, want: float, unit: str) -> str:

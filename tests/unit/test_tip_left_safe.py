@@ -1,0 +1,191 @@
+"""What the executor must not do with a tip that somebody or something else has taken hold of: electronics
+that tripped, a sweep or scan that still runs, a bias that a person turned while the tip travelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from fake_driver import FakeDriver, FakeElectronics
+from gateway_parts import FRAME, Bench, sweep_at
+
+from protocols.errors import DriverError
+from protocols.messages.data import InstrumentState
+from protocols.messages.jobs import CHANGED_BY_OTHERS, JobState
+from protocols.messages.recipes import BiasFrames, Move
+
+
+def engaged() -> Bench:
+    """A bench with the tip tunneling."""
+    bench = Bench()
+    bench.engage()
+    return bench
+
+
+def feedback_on(electronics: FakeElectronics) -> bool:
+    """Whether anybody asked for feedback on."""
+    return any(name == "set_feedback" and on for _, name, on in electronics.calls)
+
+
+# After a job that went wrong
+
+
+def test_a_tip_that_the_electronics_withdrew_by_themselves_is_not_brought_back() -> None:
+    """SafeTip ended the job and the tip is still on its way up: no feedback, the guard parks."""
+    bench = engaged()
+    e, tripped = bench.electronics, []
+    original = bench.driver.state
+
+    def reading() -> InstrumentState:
+        return msgspec.structs.replace(original(), tripped=bool(tripped))
+
+    def trip(x_m: float, y_m: float, speed_m_s: float) -> None:
+        e.feedback, e.z_m = False, 30e-9
+        tripped.append(True)
+        raise DriverError("the move was cut short.")
+
+    bench.driver.state = reading  # type: ignore[method-assign]
+    bench.driver.move = trip  # type: ignore[method-assign]
+    outcome = bench.run(sweep_at(x_m=1e-9))
+    assert outcome.state is not JobState.FINISHED
+    assert not feedback_on(e)
+    assert bench.guard.asked
+
+
+def test_feedback_is_not_switched_on_while_a_sweep_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that does not come back sweeps on: it is stopped, or the tip is parked; at the bias of the
+    moment nothing is switched on."""
+    monkeypatch.setattr("actors.gateway.executor.STOPPED_WITHIN_S", 0.05)
+    bench = engaged()
+    e = bench.electronics
+    switched: list[bool] = []
+
+    def hangs(recipe: object) -> Any:
+        e.feedback, e.sweeping, e.bias_v = False, True, -0.01
+        raise DriverError("awaited an answer to BiasSpectr.Start.")
+
+    def switch(on: bool) -> None:
+        switched.append(e.sweeping)
+        FakeDriver.set_feedback(bench.driver, on)
+
+    bench.driver.sweep = hangs  # type: ignore[method-assign]
+    bench.driver.set_feedback = switch  # type: ignore[method-assign]
+    outcome = bench.run(sweep_at())
+    assert outcome.state is JobState.FAILED
+    assert True not in switched
+    assert bench.guard.asked or not e.sweeping
+
+
+def test_a_sweep_that_ends_when_it_is_stopped_needs_no_park() -> None:
+    """Stopping it is enough: feedback is back on at the bias that was set."""
+    bench = engaged()
+    e = bench.electronics
+
+    def hangs(recipe: object) -> Any:
+        e.feedback, e.sweeping, e.bias_v = False, True, -0.01
+        raise DriverError("awaited an answer to BiasSpectr.Start.")
+
+    def stop() -> None:
+        FakeDriver.stop(bench.driver)
+        e.sweeping = False
+
+    bench.driver.sweep = hangs  # type: ignore[method-assign]
+    bench.driver.stop = stop  # type: ignore[method-assign]
+    assert bench.run(sweep_at()).state is JobState.FAILED
+    assert (e.feedback, e.bias_v, bench.guard.asked) == (True, 0.5, [])
+
+
+def test_a_scan_that_a_failed_job_left_behind_is_stopped() -> None:
+    """The scan began though its start was not answered: it does not go on under the next job."""
+    bench = engaged()
+    e = bench.electronics
+
+    def lost(recipe: object) -> Iterator[Any]:
+        e.scanning = True
+        raise DriverError("awaited an answer to Scan.Action.")
+        yield
+
+    def stop() -> None:
+        FakeDriver.stop(bench.driver)
+        e.scanning = False
+
+    bench.driver.frame = lost  # type: ignore[method-assign]
+    bench.driver.stop = stop  # type: ignore[method-assign]
+    assert bench.run(FRAME).state is JobState.FAILED
+    assert not e.scanning
+    assert e.feedback
+
+
+# While a job runs
+
+
+def test_a_bias_that_was_turned_while_the_tip_travelled_is_no_way_through_zero() -> None:
+    """A person changes polarity during the move: the job ends and says so; no ramp goes through 0 V with
+    feedback on."""
+    bench = engaged()
+    e = bench.electronics
+    original = bench.driver.move
+
+    def somebody_turns(x_m: float, y_m: float, speed_m_s: float) -> None:
+        original(x_m, y_m, speed_m_s)
+        e.bias_v = -0.5
+
+    bench.driver.move = somebody_turns  # type: ignore[method-assign]
+    outcome = bench.run(sweep_at(x_m=5e-9))
+    assert not e.crashed
+    assert outcome.state is JobState.FAILED
+    assert outcome.reason.startswith(CHANGED_BY_OTHERS)
+    assert "bias is -500 mV instead of 500 mV" in outcome.reason
+
+
+def test_a_change_during_the_first_of_several_images_is_told() -> None:
+    """The bias was turned while the first image was scanned: its data are not what they say."""
+    bench = engaged()
+    e = bench.electronics
+    original = bench.driver.frame
+
+    def somebody_turns(recipe: Any) -> Iterator[Any]:
+        yield from original(recipe)
+        if recipe.bias_v == 0.5:
+            e.bias_v = 0.61
+
+    bench.driver.frame = somebody_turns  # type: ignore[method-assign,assignment]
+    outcome = bench.run(BiasFrames(frame=FRAME, biases_v=(0.5, 0.4)))
+    assert outcome.state is JobState.FAILED
+    assert outcome.reason.startswith(CHANGED_BY_OTHERS)
+    assert "bias is 610 mV instead of 500 mV" in outcome.reason
+
+
+# Before a job
+
+
+@pytest.mark.parametrize("what", ["scanning", "sweeping"])
+def test_nothing_is_begun_while_somebody_elses_scan_or_sweep_runs(what: str) -> None:
+    """Told once is not enough: as long as it runs, every job fails before it acts."""
+    bench = engaged()
+    assert bench.run(sweep_at()).state is JobState.FINISHED
+    setattr(bench.electronics, what, True)
+    bench.electronics.calls.clear()
+    for _ in range(3):
+        outcome = bench.run(Move(x_m=1e-9, y_m=0.0))
+        assert outcome.state is JobState.FAILED
+        assert outcome.reason.startswith(CHANGED_BY_OTHERS)
+    assert bench.electronics.names() == []
+    setattr(bench.electronics, what, False)
+    assert bench.run(Move(x_m=1e-9, y_m=0.0)).state is JobState.FINISHED
+
+
+def test_a_new_connection_is_armed_before_it_acts() -> None:
+    """The driver was replaced while the tip tunnels: the new one knows of no fast trip, and is told."""
+    bench = engaged()
+    armed: list[str] = []
+    for name in ("old", "new"):
+        driver = FakeDriver(bench.electronics)
+        driver.arm_trip = lambda trip_a, name=name: armed.append(name)  # type: ignore[attr-defined]
+        driver.foreign_changes = lambda: ()  # type: ignore[attr-defined]
+        bench.driver = driver
+        assert bench.run(Move(x_m=1e-9, y_m=0.0)).state is JobState.FINISHED
+        assert bench.run(Move(x_m=0.0, y_m=0.0)).state is JobState.FINISHED
+    assert armed == ["old", "new"]
