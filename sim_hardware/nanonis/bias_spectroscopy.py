@@ -307,12 +307,7 @@ def save(lab: Instrument, found: Spectrum) -> Path:
             final_z_m=found.final_z_m if advanced["record_final_z"] else None,
             settings={
                 **files.module_settings(lab, lab.world.state()),
-                "Bias Spectroscopy>Sweep Start (V)": found.parameters[0],
-                "Bias Spectroscopy>Sweep End (V)": found.parameters[1],
-                "Bias Spectroscopy>Num Pixel": len(found.columns[SWEEP]),
-                "Bias Spectroscopy>Number of sweeps": kept["number_of_sweeps"],
-                "Bias Spectroscopy>backward sweep": bool(kept["backward_sweep"]),
-                "Bias Spectroscopy>Lock-In run": bool(advanced["lock_in_run"]),
+                **files.bias_sweep_settings(lab, len(found.columns[SWEEP])),
             },
         ),
     )

@@ -74,6 +74,7 @@ def module_settings(lab: Instrument, state: InstrumentState) -> dict[str, Settin
         "Bias>Offset (V)": lab.setting("Bias.Calibr")["offset"],
         "Current>Current (A)": state.current_a,
         "Current>Calibration (A/V)": 1.0 / gain.gain_v_per_a,
+        "Current>Offset (A)": 0.0,
         "Current>Gain": gain.name,
         "Piezo Configuration>Range X (m)": ranges["range_x_m"],
         "Piezo Configuration>Range Y (m)": ranges["range_y_m"],
@@ -82,6 +83,7 @@ def module_settings(lab: Instrument, state: InstrumentState) -> dict[str, Settin
         "Z-Controller>Controller name": "log Current" if settings.logarithmic else "Current",
         "Z-Controller>Controller status": "ON" if state.feedback else "OFF",
         "Z-Controller>Setpoint": state.setpoint_a,
+        "Z-Controller>Setpoint unit": "A",
         "Z-Controller>P gain": settings.proportional_m,
         "Z-Controller>I gain": settings.integral_m_s,
         "Z-Controller>Time const (s)": settings.time_constant_s,
@@ -102,3 +104,53 @@ def module_settings(lab: Instrument, state: InstrumentState) -> dict[str, Settin
         found["Lock-in>Amplitude"] = lockin.amplitude_v
         found["Lock-in>Demodulated signal"] = "Current (A)"
     return found
+
+
+def bias_sweep_settings(lab: Instrument, points: int) -> dict[str, Setting]:
+    """Lines of the header that tell how a bias spectrum of so many points was taken."""
+    limits, kept = lab.setting("BiasSpectr.Limits"), lab.setting("BiasSpectr.Props")
+    timing, advanced = lab.setting("BiasSpectr.Timing"), lab.setting("BiasSpectr.AdvProps")
+    module = "Bias Spectroscopy"
+    return {
+        f"{module}>Sweep Start (V)": limits["start_value_v"],
+        f"{module}>Sweep End (V)": limits["end_value_v"],
+        f"{module}>Num Pixel": points,
+        f"{module}>Z Avg time (s)": timing["z_averaging_time_s"],
+        f"{module}>Z offset (m)": timing["z_offset_m"],
+        f"{module}>1st Settling time (s)": timing["initial_settling_time_s"],
+        f"{module}>Settling time (s)": timing["settling_time_s"],
+        f"{module}>Integration time (s)": timing["integration_time_s"],
+        f"{module}>End Settling time (s)": timing["end_settling_time_s"],
+        f"{module}>Z control time (s)": timing["z_control_time_s"],
+        f"{module}>Max Slew rate (V/s)": timing["maximum_slew_rate_v_s"],
+        f"{module}>backward sweep": bool(kept["backward_sweep"]),
+        f"{module}>Number of sweeps": kept["number_of_sweeps"],
+        f"{module}>Reset Bias": bool(advanced["reset_bias"]),
+        f"{module}>Record final Z": bool(advanced["record_final_z"]),
+        f"{module}>Lock-In run": bool(advanced["lock_in_run"]),
+        f"{module}>Z-controller hold": bool(advanced["z_controller_hold"]),
+        f"{module}>Sweep mode": lab.setting("BiasSpectr.MLSMode")["sweep_mode"],
+    }
+
+
+def z_sweep_settings(lab: Instrument, points: int) -> dict[str, Setting]:
+    """Lines of the header that tell how a Z spectrum of so many points was taken."""
+    reach, kept = lab.setting("ZSpectr.Range"), lab.setting("ZSpectr.Props")
+    timing, advanced = lab.setting("ZSpectr.Timing"), lab.setting("ZSpectr.AdvProps")
+    module = "Z Spectroscopy"
+    return {
+        f"{module}>Z offset (m)": reach["z_offset_m"],
+        f"{module}>Z sweep distance (m)": reach["z_sweep_distance_m"],
+        f"{module}>Num Pixel": points,
+        f"{module}>Z Avg time (s)": timing["z_averaging_time_s"],
+        f"{module}>1st Settling time (s)": timing["initial_settling_time_s"],
+        f"{module}>Settling time (s)": timing["settling_time_s"],
+        f"{module}>Integration time (s)": timing["integration_time_s"],
+        f"{module}>End Settling time (s)": timing["end_settling_time_s"],
+        f"{module}>Z control time (s)": timing["z_control_time_s"],
+        f"{module}>Max Slew rate (V/s)": timing["maximum_slew_rate_v_s"],
+        f"{module}>backward sweep": bool(kept["backward_sweep"]),
+        f"{module}>Number of sweeps": kept["number_of_sweeps"],
+        f"{module}>Record final Z": bool(advanced["record_final_z"]),
+        f"{module}>Lock-In run": bool(advanced["lock_in_run"]),
+    }

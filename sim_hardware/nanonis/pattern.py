@@ -337,6 +337,8 @@ def _writer(lab: Instrument, panel: PatternPanel, first: Any, count: int, starte
     names = list(first.columns)
     over_bias = names[0] == bias_spectroscopy.SWEEP
     module = bias_spectroscopy_settings if over_bias else z_spectroscopy
+    swept = files.bias_sweep_settings if over_bias else files.z_sweep_settings
+    points = len(first.columns[names[0]])
     path = files.next_path(lab, lab.setting("Pattern.Props")["basename"], ".3ds")
     panel.path = str(path)
     return GridWriter(
@@ -345,14 +347,14 @@ def _writer(lab: Instrument, panel: PatternPanel, first: Any, count: int, starte
             nx=nx,
             ny=ny,
             area=area,
-            points=len(first.columns[names[0]]),
+            points=points,
             channels=tuple(names[1:]),
             started=started,
             sweep_signal="Bias (V)" if over_bias else names[0],
             fixed_parameters=module.FIXED_PARAMETERS,
             experiment_parameters=module.PARAMETERS,
             delay_s=lab.setting("Pattern.Props")["pre_measure_delay_s"],
-            settings=files.module_settings(lab, lab.world.state()),
+            settings={**files.module_settings(lab, lab.world.state()), **swept(lab, points)},
         ),
     )
 

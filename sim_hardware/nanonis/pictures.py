@@ -88,7 +88,7 @@ def save(lab: Instrument, picture: Picture) -> Path:
         if key.partition(">")[0] in kept["modules"]
     }
     settings |= {
-        "Scan>Scanfield": ";".join(f"{value:.6E}" for value in frame_arguments(area).values()),
+        "Scan>Scanfield": tuple(float(value) for value in frame_arguments(area).values()),
         "Scan>series name": kept["series_name"],
         "Scan>channels": ";".join(signals.NAMES[index] for index in picture.channels),
         "Scan>pixels/line": picture.recipe.pixels,

@@ -392,7 +392,10 @@ def save(lab: Instrument, found: Spectrum) -> Path:
             settling_s=timing["settling_time_s"],
             integration_s=timing["integration_time_s"],
             final_z_m=found.parameters[-1] if record else None,
-            settings=files.module_settings(lab, lab.world.state()),
+            settings={
+                **files.module_settings(lab, lab.world.state()),
+                **files.z_sweep_settings(lab, len(next(iter(found.columns.values())))),
+            },
         ),
     )
     return path
