@@ -247,7 +247,7 @@ def _check_setpoint(setpoint_a: float, limits: Limits) -> None:
 def _check_feedback_off(seconds: float, limits: Limits, info: DriverInfo) -> None:
     what = "the time with feedback off"
     require("feedback_off_time_max", what, seconds, 0.0, limits.feedback_off_time_max)
-    drift = seconds * abs(info.vertical_drift_m_s)
+    drift = seconds * max(abs(info.vertical_drift_m_s), limits.vertical_drift_assumed)
     what = "the vertical drift predicted with feedback off"
     require("feedback_off_drift_max", what, drift, 0.0, limits.feedback_off_drift_max)
 

@@ -57,6 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """s; longest time with the controller held while the tip is not withdrawn."""
     feedback_off_drift_max: float
     """m; largest vertical drift predicted for such a time."""
+    vertical_drift_assumed: float
+    """m/s; such a drift of Z is reckoned with at least, whatever the electronics say of theirs."""
     trip_current: float
     """A; |I| above the larger of this and ten setpoints with feedback on trips."""
     trip_time: float
@@ -123,6 +125,7 @@ LIMIT_FIELDS: dict[str, LimitField] = {
     "z_offset_toward_max": LimitField("m", 0.0, 1e-8, "smaller"),
     "feedback_off_time_max": LimitField("s", 1e-3, 36000.0, "smaller"),
     "feedback_off_drift_max": LimitField("m", 1e-13, 1e-9, "smaller"),
+    "vertical_drift_assumed": LimitField("m/s", 0.0, 1e-9, "larger"),
     "trip_current": LimitField("A", 1e-12, 1e-5, "smaller"),
     "trip_time": LimitField("s", 0.0, 10.0, "smaller"),
     "engage_time_max": LimitField("s", 0.1, 3600.0, "smaller"),

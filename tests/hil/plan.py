@@ -89,7 +89,7 @@ class Plan:
     def long_sweep(self) -> Sweep:
         """A sweep that lasts until something happens."""
         allowed = 0.5 * self.limits.feedback_off_time_max
-        drift = abs(self.info.vertical_drift_m_s)
+        drift = max(abs(self.info.vertical_drift_m_s), self.limits.vertical_drift_assumed)
         if drift:
             allowed = min(allowed, 0.5 * self.limits.feedback_off_drift_max / drift)
         seconds = min(LONG_SWEEP_S, allowed)

@@ -272,6 +272,15 @@ def test_drift_limits_the_time_with_feedback_off() -> None:
     assert refused.value.details["limit"] == "feedback_off_drift_max"
 
 
+def test_a_drift_is_reckoned_with_where_the_electronics_tell_none() -> None:
+    """Electronics that do not say how fast Z drifts (0) count with the limits' own assumption."""
+    silent = msgspec.structs.replace(INFO, vertical_drift_m_s=0.0)
+    check_recipe(sweep_at(), shipped_limits(vertical_drift_assumed=0.0), silent)
+    with pytest.raises(LimitError) as refused:
+        check_recipe(sweep_at(), shipped_limits(vertical_drift_assumed=1e-9), silent)
+    assert refused.value.details["limit"] == "feedback_off_drift_max"
+
+
 def test_a_polarity_change_costs_time_with_feedback_off() -> None:
     """Going to the other polarity is refused when the ramp would take too long, and free while withdrawn."""
     slow = shipped_limits(bias_slew=0.4, feedback_off_time_max=2.0)
