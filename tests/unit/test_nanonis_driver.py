@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -211,9 +212,28 @@ def test_each_half_of_the_gateway_has_ports_of_its_own(
     worker.withdraw()
     guard.withdraw()
     guard.stop()
-    assert electronics.places("Bias.Get") == {0, 2}
+    assert electronics.places("ZCtrl.StatusGet") == {0, 2}
     assert electronics.places("ZCtrl.Withdraw") == {1, 3}
     assert electronics.places("Scan.Action") == {3}
+
+
+def test_the_ports_for_stops_are_occupied_before_they_are_needed(
+    electronics: ScriptedNanonis, connect: Connect
+) -> None:
+    """A port serves one client: a stranger who came first would keep a stop from being heard.  One that was
+    lost is taken again with the next reading."""
+    for role, place in (("worker", 1), ("guard", 3)):
+        driver = connect(electronics, role)
+        driver.state()
+        assert electronics.places("Bias.Get") >= {place}
+        link = driver._urgent.link
+        assert link.held
+        assert link._socket is not None
+        link._socket.shutdown(socket.SHUT_RDWR)
+        assert not link.held
+        driver.state()
+        assert link.held
+        assert link.connections == 2
 
 
 def test_withdraw_and_readings_do_not_wait_for_a_sweep(

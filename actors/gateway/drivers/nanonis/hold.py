@@ -65,7 +65,7 @@ class Hold:
         self._clock: InstrumentClock = RunningClock()
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
-        self._tried_s = -math.inf
+        self._tried_s = self._stop_port_tried_s = -math.inf
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -87,6 +87,7 @@ class Hold:
             if limits != self._z_range:  # somebody has moved Z's limits
                 self._z_range = limits
                 found = read_state(ask, who.signals, limits, self._clock.now)
+        self._keep_stop_port()
         return found
 
     # -- at any time, from any thread ------------------------------------------------------------------------
@@ -145,6 +146,7 @@ class Hold:
                 if self._identity is None:
                     found = recognise(self._commands, self.address)
                     self._urgent.release = found.release
+                    self._urgent.ask("Bias.Get", answer_s=STOP_ANSWER_S)  # whoever comes later is not served
                     self._clock = self._clock_of(found)
                     self._z_range = found.info.z_range_m
                     self._trip = FastTrip(found.info.preamplifier_rail_a)
@@ -167,6 +169,17 @@ class Hold:
             except DriverError as problem:
                 log.debug("the port for commands does not serve yet", problem=str(problem))
         return self._commands if link.free else self._urgent
+
+    def _keep_stop_port(self) -> None:
+        """The port for stops is connected before it is needed: a stranger who has it may keep it."""
+        now = time.monotonic()
+        if self._urgent.link.held or now - self._stop_port_tried_s < TRY_AGAIN_S:
+            return
+        self._stop_port_tried_s = now
+        try:
+            self._urgent.ask("Bias.Get", answer_s=TRY_S)
+        except DriverError as problem:
+            log.warning("the port for stops does not serve", problem=str(problem))
 
     def _read_place(self, newest: bool) -> tuple[float, float]:
         """Where the tip is (m); ``newest``: as measured after this question."""

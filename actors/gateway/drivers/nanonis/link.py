@@ -80,6 +80,12 @@ class Link:
         """Whether nobody uses it and its last connection broke: a question would show how it is now."""
         return self._suspect and not (self._turn.locked() or self._closed)
 
+    @property
+    def held(self) -> bool:
+        """Whether it is connected, as far as that shows without a question: nobody else is served there."""
+        found = self._socket
+        return self._turn.locked() or (found is not None and not _is_over(found))
+
     def exchange(self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False) -> bytes:
         """Send a request and wait for its answer's body, at most ``deadline_s`` altogether.
 
