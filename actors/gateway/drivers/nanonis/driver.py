@@ -13,8 +13,10 @@ import structlog
 from actors.gateway.drivers.nanonis import frames, lockin, sweeps
 from actors.gateway.drivers.nanonis.channel import ANSWER_S
 from actors.gateway.drivers.nanonis.hold import GRACE_S, STOP_ANSWER_S, WINDOWS, Hold
+from actors.gateway.drivers.nanonis.identity import rail_a
 from actors.gateway.drivers.nanonis.original import OriginalSettings
 from actors.gateway.drivers.nanonis.panel import Setting, same
+from actors.gateway.drivers.nanonis.readings import SIGNALS_S
 from protocols.errors import DriverError
 from protocols.files.quantities import format_quantity
 from protocols.messages.data import FrameLines, SweepData
@@ -28,11 +30,15 @@ __all__ = ["WINDOWS", "NanonisDriver", "measurement_name", "open_nanonis"]
 
 SWITCH_S = 5.0
 """The Z-controller reads back as switched within this wall time (its switch-off delay included)."""
+FOLLOW_S = 1.0
+"""Wall seconds within which the current follows a lower setpoint."""
 LOOK_S = 0.01
 RAMP_STEP_S = 0.01
 """Instrument seconds between the steps of a bias ramp: Bias.Set itself jumps."""
 ARRIVED_M = 50e-12
 """How far from its target the tip may read back after a move; beyond that the position is read once more."""
+RAIL_ROUNDING = 1e-3
+"""Relative difference of two readings of the preamplifier's rail that are the same."""
 NAMES = "tp_"
 """Our measurements' names in the electronics begin so; see ``measurement_name``."""
 
@@ -69,7 +75,14 @@ class NanonisDriver(Hold):
 
     def foreign_changes(self) -> tuple[str, ...]:
         """What others have changed of that which no reading shows, in words."""
-        return self._trip.changes(self._panel)
+        if not self._trip.armed:
+            return ()
+        changed = self._trip.changes(self._panel)
+        rail = rail_a(self._commands, self._who().signals)
+        if not math.isclose(rail, self._trip.rail_a, rel_tol=RAIL_ROUNDING):
+            told = f"{format_quantity(rail, 'A')} instead of {format_quantity(self._trip.rail_a, 'A')}"
+            changed += (f"the preamplifier's rail is {told}: its gain is another",)
+        return changed
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -89,6 +102,12 @@ class NanonisDriver(Hold):
         present = float(self._ask("Bias.Get")["bias_v"])
         if same("f", bias_v, present):
             return
+        if present * bias_v <= 0.0 and self._ask("ZCtrl.OnOffGet")["status"]:
+            raise DriverError(
+                f"the bias is {format_quantity(present, 'V', 6)} and feedback is on: it is not brought to "
+                f"{format_quantity(bias_v, 'V', 6)} through 0 V.",
+                "Switch feedback off in between; see who else sets the bias.",
+            )
         length = abs(bias_v - present)
         steps = max(1, math.ceil(length / (slew_v_s * RAMP_STEP_S)))
         began = self._clock.now()
@@ -101,6 +120,14 @@ class NanonisDriver(Hold):
     def set_setpoint(self, setpoint_a: float) -> None:
         """Setpoint of |I|; SafeTip's threshold goes with it."""
         self._who()
+        present = abs(float(self._ask("ZCtrl.SetpntGet")["setpoint"]))
+        if setpoint_a < present and not same(
+            "f", setpoint_a, present
+        ):  # the current must have followed before the threshold does
+            self._panel.ensure(SETPOINT, kept=False, setpoint=setpoint_a)
+            self._await_room_below_trip(setpoint_a)
+            self._trip.follow(self._panel, setpoint_a)
+            return
         self._trip.follow(self._panel, setpoint_a)
         self._panel.ensure(SETPOINT, kept=False, setpoint=setpoint_a)
 
@@ -111,6 +138,8 @@ class NanonisDriver(Hold):
             raise DriverError(
                 f"the Z-controller is not switched on: {'; '.join(changed)}.", "See who else is connected."
             )
+        if on:
+            self._require_no_withdrawal()
         self._ask("ZCtrl.OnOffSet", status=on)
         until = time.monotonic() + SWITCH_S
         while bool(self._ask("ZCtrl.OnOffGet")["status"]) != on:
@@ -133,6 +162,7 @@ class NanonisDriver(Hold):
         """Have the electronics withdraw the tip by themselves above this current (SafeTip)."""
         self._who()
         setpoint = float(self._ask("ZCtrl.SetpntGet")["setpoint"])
+        self._trip.rail_a = rail_a(self._commands, self._who().signals)
         self._trip.arm(self._panel, trip_a, setpoint)
 
     # -- actions ---------------------------------------------------------------------------------------------
@@ -201,6 +231,7 @@ class NanonisDriver(Hold):
         pause = frames.look_s(who.simulated)
         live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause)
         yield from live.lines()
+        frames.require_unmoved(self._panel, recipe)
 
     def pulse(self, bias_v: float, width_s: float, hold_z: bool) -> None:
         """One bias pulse; the bias is read back afterwards."""
@@ -243,6 +274,28 @@ class NanonisDriver(Hold):
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _require_no_withdrawal(self) -> None:
+        """Nobody is withdrawing the tip: not a person, not the guard, not the electronics themselves.
+
+        Raises:
+            DriverError: it is on its way up.
+        """
+        status = self._ask("ZCtrl.StatusGet")["status"]
+        if status == "withdrawing" or (status == "safe tip" and not self.state().withdrawn):
+            raise DriverError(
+                f"the Z-controller is not switched on: the tip is being withdrawn ({status}).",
+                "Park, then engage.",
+            )
+
+    def _await_room_below_trip(self, setpoint_a: float) -> None:
+        """Wait, within reason, until a current that the setpoint before allowed has come down."""
+        until = time.monotonic() + FOLLOW_S
+        while self._trip.armed and time.monotonic() < until:
+            current = float(self._ask("Current.Get", answer_s=SIGNALS_S)["current_a"])
+            if self._trip.leaves_room(setpoint_a, current):
+                return
+            self._clock.wait(LOOK_S)
+
     def _require_taken(self, command: str, unit: str, asked: float, got: float) -> None:
         if not same("f", asked, got):
             raise DriverError(
@@ -255,7 +308,7 @@ class NanonisDriver(Hold):
 
     def _swept(self, recipe: SpectrumRecipe) -> tuple[Any, Any, bool]:
         """The sweep's data; one by one where several come back as their average."""
-        rail = self.info().preamplifier_rail_a
+        rail = self._trip.rail_a
         if recipe.repeats == 1 or not self._one_by_one:
             try:
                 return sweeps.spectrum(self._start(recipe), recipe, rail)

@@ -136,7 +136,7 @@ def _info(
         y_range_m=conventions.piezo_limits(ranges["range_y_m"]),
         z_range_m=(low, high),
         bias_range_v=_signal_range(channel, signals, "bias") or (-OUTPUT_V, OUTPUT_V),
-        preamplifier_rail_a=_rail(channel, signals),
+        preamplifier_rail_a=rail_a(channel, signals),
         pixel_step=conventions.PIXEL_STEP,
     )
 
@@ -168,7 +168,7 @@ def _signal_range(channel: Channel, signals: Signals, key: str) -> tuple[float, 
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 
 
-def _rail(channel: Channel, signals: Signals) -> float:
+def rail_a(channel: Channel, signals: Signals) -> float:
     """Where the measured current saturates (A): the smaller of what the signal and the gain say.
 
     Raises:

@@ -6,6 +6,7 @@ for at once; everything else is a setting or a status and comes at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from actors.gateway.drivers.nanonis.channel import Ask
@@ -38,6 +39,7 @@ def read_state(
     sweeping = _sweeping(ask)
     lockin = ask("LockIn.ModOnOffGet", modulator_number=1)["on_off"]
     current, x, y, z = read_signals(ask, signals)
+    _require_numbers(bias=bias, setpoint=setpoint, current=current, x=x, y=y, z=z)
     low, high = z_range_m
     at_top = z >= high - TOP_SHARE * (high - low)
     return InstrumentState(
@@ -75,6 +77,17 @@ def read_signals(ask: Ask, signals: Signals) -> tuple[float, float, float, float
     current = ask("Current.Get", answer_s=SIGNALS_S)["current_a"]
     z = ask("ZCtrl.ZPosGet", answer_s=SIGNALS_S)["z_position_m"]
     return current, place["x_m"], place["y_m"], z
+
+
+def _require_numbers(**values: float) -> None:
+    """A reading that is none is above no threshold and near no end: whoever watches would be blind.
+
+    Raises:
+        DriverError: names what is NaN or infinite.
+    """
+    none = [f"{name} ({value})" for name, value in values.items() if not math.isfinite(value)]
+    if none:
+        raise DriverError(f"the electronics gave no number for {', '.join(none)}.", "Look at its signal.")
 
 
 def _sweeping(ask: Ask) -> bool:

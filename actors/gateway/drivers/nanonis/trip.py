@@ -2,13 +2,14 @@
 
 A reading over TCP takes up to 0.2 s on real electronics, so the guard's own watch is the slow one.  The
 threshold is the guard's: the larger of ``trip_current`` and ten setpoints, below the preamplifier's rail; a
-lower one that somebody has switched on already stays.  Within a sweep the current may saturate, which ends
-that sweep and not the run, and pulses and indentations mean to: SafeTip rests meanwhile.
+lower one of the laboratory's, that was on before, is never raised.  Within a sweep the current may saturate,
+which ends that sweep and not the run, and pulses and indentations mean to: SafeTip rests meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import structlog
@@ -28,13 +29,23 @@ BELOW_RAIL = 0.99
 
 
 class FastTrip:
-    """SafeTip over one panel.  Nothing is done to it before ``arm`` was called once."""
+    """SafeTip over one panel.  Nothing is done to it before ``arm`` was called once.
+
+    ``rail_a``: where the measured current saturates (A) as long as the preamplifier's gain is what it is.
+    """
 
     def __init__(self, rail_a: float) -> None:
-        self._rail_a = rail_a
+        self.rail_a = rail_a
         self._trip_a: float | None = None
         self._setpoint_a = 0.0
         self._threshold_a = 0.0
+        self._theirs_a = math.inf
+        """The laboratory's own threshold, where it is the stricter one."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether it was armed once."""
+        return self._trip_a is not None
 
     def arm(self, panel: Panel, trip_a: float, setpoint_a: float) -> None:
         """Switch it on with the guard's threshold.
@@ -43,11 +54,12 @@ class FastTrip:
             DriverError: it is not on afterwards, or has another threshold.
         """
         self._trip_a, self._setpoint_a = trip_a, abs(setpoint_a)
-        threshold = min(max(trip_a, SETPOINTS * self._setpoint_a), BELOW_RAIL * self._rail_a)
-        found = panel.read(PROPS)
-        lower = 0.0 < found["threshold"] < threshold and not same("f", self._threshold_a, found["threshold"])
-        if lower and panel.read(ON_OFF)["status"]:
-            threshold = float(found["threshold"])  # the laboratory's own, and stricter
+        ours = min(max(trip_a, SETPOINTS * self._setpoint_a), BELOW_RAIL * self.rail_a)
+        found = float(panel.read(PROPS)["threshold"])
+        not_ours = not same("f", self._threshold_a, found)
+        if 0.0 < found < ours and not_ours and panel.read(ON_OFF)["status"]:
+            self._theirs_a = found
+        threshold = min(ours, self._theirs_a)
         panel.ensure(PROPS, auto_recovery=False, threshold=threshold)
         panel.ensure(ON_OFF, status=True)
         self._threshold_a = threshold
@@ -56,6 +68,10 @@ class FastTrip:
         """A new setpoint: move the threshold with it, if armed."""
         if self._trip_a is not None:
             self.arm(panel, self._trip_a, setpoint_a)
+
+    def leaves_room(self, setpoint_a: float, current_a: float) -> bool:
+        """Whether the threshold of a new setpoint is well above the current that flows (A)."""
+        return self._trip_a is None or 2.0 * abs(current_a) < max(self._trip_a, SETPOINTS * abs(setpoint_a))
 
     @contextlib.contextmanager
     def resting(self, panel: Panel) -> Iterator[None]:
@@ -84,10 +100,13 @@ class FastTrip:
             return ()
         if not panel.read(ON_OFF)["status"]:
             return ("SafeTip is off",)
-        threshold = panel.read(PROPS)["threshold"]
-        if threshold > self._threshold_a * (1 + 1e-6):
-            return (
-                f"SafeTip's threshold is {format_quantity(threshold, 'A')} instead of "
-                f"{format_quantity(self._threshold_a, 'A')}",
+        found = panel.read(PROPS)
+        changed = []
+        if not found["threshold"] <= self._threshold_a * (1 + 1e-6):
+            changed.append(
+                f"SafeTip's threshold is {format_quantity(found['threshold'], 'A')} instead of "
+                f"{format_quantity(self._threshold_a, 'A')}"
             )
-        return ()
+        if found["auto_recovery"]:
+            changed.append("SafeTip recovers by itself")
+        return tuple(changed)
