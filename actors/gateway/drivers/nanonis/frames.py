@@ -2,7 +2,7 @@
 
 The live frame is asked for as a whole, now and then; a line is handed on when all its pixels, both ways and
 in every channel, are there.  What was not scanned yet is NaN; where the electronics do not clear old data at
-the start, lines that look exactly as before the start count as not scanned until the scan is over.
+the start, lines of which an end looks exactly as before count as not scanned until the scan is over.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from actors.gateway.drivers.nanonis.channel import Ask
 from actors.gateway.drivers.nanonis.clock import InstrumentClock, pause
 from actors.gateway.drivers.nanonis.identity import Signals
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
+from actors.gateway.foreign_changes import ForeignChangeError
 from protocols.errors import DriverError, UsageError
 from protocols.messages.data import Channel, FrameLines
 from protocols.messages.recipes import Frame
@@ -67,6 +68,26 @@ def configure(panel: Panel, signals: Signals, recipe: Frame, series: str) -> lis
     except UsageError as impossible:
         raise DriverError(impossible.text, impossible.advice, **impossible.details) from None
     places = [signals.require(key) for _, _, key in CHANNELS]
+    panel.remember(AREA, BUFFER, SPEED, PROPS)  # speed and buffer follow the area
+    panel.ensure(AREA, **_where(recipe))
+    panel.ensure(BUFFER, channel_indexes=places, pixels=recipe.pixels, lines=recipe.lines)
+    panel.ensure(SPEED, **speed_arguments(recipe.width_m, recipe.line_time_s))
+    panel.ensure(PROPS, continuous_scan=False, bouncy_scan=False, series_name=series)
+    return places
+
+
+def require_unmoved(panel: Panel, recipe: Frame) -> None:
+    """The frame lies, at its end, where it was told to lie.
+
+    Raises:
+        ForeignChangeError: somebody has moved it meanwhile.
+    """
+    changed = panel.changed(AREA, **_where(recipe))
+    if changed:
+        raise ForeignChangeError.of("during the frame", changed)
+
+
+def _where(recipe: Frame) -> dict[str, Any]:
     area = FrameArea(
         centre_x_m=recipe.centre_x_m,
         centre_y_m=recipe.centre_y_m,
@@ -74,13 +95,7 @@ def configure(panel: Panel, signals: Signals, recipe: Frame, series: str) -> lis
         height_m=recipe.height_m,
         angle_rad=recipe.angle_rad,
     )
-    panel.remember(AREA, BUFFER, SPEED, PROPS)  # speed and buffer follow the area
-    where: dict[str, Any] = frame_arguments(area)
-    panel.ensure(AREA, **where)
-    panel.ensure(BUFFER, channel_indexes=places, pixels=recipe.pixels, lines=recipe.lines)
-    panel.ensure(SPEED, **speed_arguments(recipe.width_m, recipe.line_time_s))
-    panel.ensure(PROPS, continuous_scan=False, bouncy_scan=False, series_name=series)
-    return places
+    return dict(frame_arguments(area))
 
 
 class LiveFrame:
@@ -111,7 +126,12 @@ class LiveFrame:
         direction = "up" if recipe.upward else "down"
         began_s = time.monotonic()
         over = False
-        self._ask("Scan.Action", action="start", direction=direction)
+        try:
+            self._ask("Scan.Action", action="start", direction=direction)
+        except DriverError as problem:
+            if problem.details.get("outcome") == "unknown":
+                self._stop_quietly()
+            raise
         try:
             done = 0
             self._await_begin()
@@ -206,11 +226,19 @@ class LiveFrame:
     def _whole(self, found: Lines, *, over: bool, elapsed_s: float) -> int:
         """How many lines from the scan's first are whole in every channel and direction."""
         recipe = self._recipe
+        unscanned = self._ends_in(found, np.zeros_like(found))
         if self._old is not None and not (over and elapsed_s >= IN_DUE_TIME * self._expected_s):
-            old = (found == self._old).all(axis=(0, 1, 3))
-            found = np.where(old[:, None], np.nan, found)
+            unscanned |= self._ends_in(found, self._old)
+        found = np.where(unscanned[:, None], np.nan, found)
         flat = found.transpose(2, 0, 1, 3).reshape(recipe.lines, -1)
         return scanned_lines(flat, upward=recipe.upward)
+
+    @staticmethod
+    def _ends_in(found: Lines, filler: Lines) -> npt.NDArray[np.bool_]:
+        """Lines one end of which, one way, still is what was there before the scan, in every channel."""
+        as_before = (found == filler)[..., [0, -1]].all(axis=0)
+        ends: npt.NDArray[np.bool_] = as_before.any(axis=(0, 2))
+        return ends
 
     @property
     def _expected_s(self) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from actors.gateway.drivers.nanonis.channel import Channel
-from protocols.errors import DriverError
+from protocols.errors import DriverError, UsageError
 from protocols.nanonis.codings import Choice, Keep, codings
 from protocols.nanonis.types import as_read_back
 
@@ -90,8 +90,18 @@ class Panel:
             )
         return True
 
+    def changed(self, setting: Setting, **wanted: Any) -> list[str]:
+        """What is not (any more) as it is wanted, in words."""
+        return [
+            f"{name} is {_text(got)} instead of {_text(want)}"
+            for name, want, got in self._differences(setting, wanted, self.read(setting))
+        ]
+
     def write(self, setting: Setting, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-        """Set values; fields that are not wanted stay as they were ``found``."""
+        """Set values; fields that are not wanted stay as they were ``found``.
+
+        What can be read but not said (some answers have no counterpart in requests) is left as it is.
+        """
         name = f"{setting.stem}Set"
         known = codings(name, self.channel.release)
         values: dict[str, Any] = {}
@@ -99,7 +109,7 @@ class Panel:
             if field_name in setting.device:
                 continue
             coding = known.get(field_name)
-            if field_name in wanted:
+            if field_name in wanted and _can_be_said(coding, wanted[field_name]):
                 values[field_name] = wanted[field_name]
             elif isinstance(coding, Keep) or (isinstance(coding, Choice) and None in coding.in_request):
                 values[field_name] = None
@@ -120,6 +130,16 @@ class Panel:
             and name in arguments.names
             and not same(arguments.field(name).code, want, found[name], setting.tolerance.get(name, ROUNDING))
         ]
+
+
+def _can_be_said(coding: Choice | Keep | None, value: Any) -> bool:
+    """Whether a request can carry this meaning."""
+    try:
+        if coding is not None:
+            coding.code(value, answer=False, what="")
+    except UsageError:
+        return False
+    return True
 
 
 def same(code: str, asked: Any, got: Any, tolerance: float = ROUNDING) -> bool:

@@ -31,6 +31,8 @@ CHANNELS = Setting("BiasSpectr.Chs")
 LIMITS = Setting("BiasSpectr.Limits")
 TIMING = Setting("BiasSpectr.Timing", tolerance={"integration_time_s": GRID, "settling_time_s": GRID})
 MODE = Setting("BiasSpectr.MLSMode")
+OTHER_SETPOINT = Setting("BiasSpectr.AltZCtrl")
+"""A setpoint of its own for spectra: theirs would go round our limits and the recipe's."""
 LINEAR = "Linear"
 
 OUR_CHANNELS = {"current": "current", "lockin_x": "lock-in x", "lockin_y": "lock-in y"}
@@ -61,6 +63,7 @@ def configure(panel: Panel, signals: Signals, recipe: SpectrumRecipe) -> None:
     """
     step_v = abs(recipe.stop_v - recipe.start_v) / max(recipe.points - 1, 1)
     panel.ensure(MODE, sweep_mode=LINEAR)
+    panel.ensure(OTHER_SETPOINT, alternate_z_controller_setpoint=False)
     panel.ensure(
         CHANNELS, channel_indexes=[signals.require(OUR_CHANNELS[name]) for name in channels_of(recipe)]
     )
@@ -121,8 +124,8 @@ def spectrum(
         channels.append(Channel(name=name, unit="A", values=values))
     current = np.asarray(channels[0].values)
     saturated = bool(np.any(np.abs(current) >= AT_THE_RAIL * rail_a))
-    taken = int(np.count_nonzero(np.isfinite(current)))
-    if taken < current.size and not saturated:
+    taken = min(int(np.count_nonzero(np.isfinite(channel.values))) for channel in channels)
+    if (taken < current.size or not np.all(np.isfinite(swept))) and not saturated:
         raise DriverError(
             f"the sweep ended after {taken} of {current.size} samples.",
             "It was stopped, or the tip was withdrawn meanwhile.",
