@@ -58,7 +58,7 @@ class Channel:
                 f"{name} cannot be said to {self.link}: {impossible.text}",
                 impossible.advice,
                 awaited=name,
-                outcome="not sent",
+                outcome="impossible",
             ) from impossible
         repeatable = name.endswith("Get") if repeat is None else repeat
         return command, self.link.exchange(command.name, body, answer_s, repeat=repeatable)

@@ -16,11 +16,14 @@ import numpy as np
 import structlog
 
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
-from protocols.errors import DriverError
+from protocols.errors import TunnelpilotError
 from protocols.files.state_directory import write_durably
 from protocols.nanonis.address import Address
 
 log = structlog.get_logger(__name__)
+
+NOTHING_ANSWERS = frozenset({"not sent", "unknown"})
+"""Outcomes after which nothing more is tried: see ``link``."""
 
 
 class OriginalSettings:
@@ -72,10 +75,10 @@ class OriginalSettings:
                 continue
             try:
                 _set_again(panel, entry)
-            except DriverError as problem:
+            except TunnelpilotError as problem:
                 problems.append(f"{key}: {problem.text}")
-                if problem.details.get("outcome") != "refused" and "asked" not in problem.details:
-                    break  # nothing answers: the rest would fail too
+                if problem.details.get("outcome") in NOTHING_ANSWERS:
+                    break  # the rest would fail too
             else:
                 del self._known[key]
                 done = True
@@ -95,12 +98,16 @@ class OriginalSettings:
         if signature == self._signature:
             return
         try:
-            self._known = dict(json.loads(self.path.read_bytes())["settings"])
+            entries = dict(json.loads(self.path.read_bytes())["settings"])
         except (ValueError, KeyError, TypeError) as damaged:
             log.error("the original settings cannot be read", path=str(self.path), problem=str(damaged))
             self.path.replace(self.path.with_suffix(".damaged"))
             self._known, self._signature = {}, None
             return
+        self._known = {key: entry for key, entry in entries.items() if _makes_sense(entry)}
+        if strange := sorted(set(entries) - set(self._known)):
+            log.error("original settings that make no sense", path=str(self.path), keys=strange)
+            write_durably(self.path.with_suffix(".damaged"), self.path.read_bytes())
         self._signature = signature
 
     def _store(self) -> None:
@@ -111,6 +118,14 @@ class OriginalSettings:
         write_durably(self.path, json.dumps({"settings": self._known}, indent=1).encode())
         found = self.path.stat()
         self._signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+def _makes_sense(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("stem"), str)
+        and all(isinstance(entry.get(part), dict) for part in ("device", "tolerance", "values"))
+    )
 
 
 def _set_again(panel: Panel, entry: Mapping[str, Any]) -> None:
