@@ -190,6 +190,11 @@ class ClientConnection:
         """Commands whose answers are outstanding, oldest first."""
         return tuple(self._awaited)
 
+    @property
+    def surplus(self) -> int:
+        """Bytes that came and belong to no answer handed out so far."""
+        return self._reader.waiting
+
     def send(self, name: str, body: bytes = b"", reply_wanted: bool = True) -> bytes:
         """The bytes to send for this request.
 

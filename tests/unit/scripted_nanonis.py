@@ -103,7 +103,8 @@ class ScriptedNanonis:
 
     def plan(self, command: str, *faults: Any) -> None:
         """The next answers to a command: "reset", "reset after" (it is carried out first), "hold", "half",
-        "wrong name", "block" and "zeros" and "stray" (layouts of an error), or None for a good one."""
+        "wrong name", "block" and "zeros" and "stray" (layouts of an error), "silent" (no answer), "twice", or
+        None for a good one."""
         self.faults[command].extend(faults)
 
     def names(self, *prefixes: str) -> list[str]:
@@ -365,6 +366,10 @@ class ScriptedNanonis:
             return _reset(connection)
         name = "Something.Else" if fault == "wrong name" else request.name
         response = framing.encode_response(name, body)
+        if fault == "silent":
+            return True
+        if fault == "twice":
+            response += response
         connection.sendall(response[: len(response) // 2] if fault == "half" else response)
         return fault != "half"
 

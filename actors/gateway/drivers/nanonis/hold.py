@@ -95,23 +95,36 @@ class Hold:
     def withdraw(self) -> None:
         """Controller off and Z on its way up when this returns; also during anything else."""
         self._urgent.ask(
-            "ZCtrl.Withdraw", answer_s=STOP_ANSWER_S, repeat=True, wait=False, timeout_ms=timeout_ms(None)
+            "ZCtrl.Withdraw",
+            answer_s=STOP_ANSWER_S,
+            repeat=True,
+            urgent=True,
+            wait=False,
+            timeout_ms=timeout_ms(None),
         )
 
     def stop(self) -> None:
-        """Stop a running sweep, scan or move."""
+        """Stop a running sweep, scan or move; one that is not answered keeps none from being tried.
+
+        Raises:
+            DriverError: one was not answered, or all were refused.
+        """
         problems = []
-        for name, arguments in (
+        unanswered = None
+        stops: tuple[tuple[str, dict[str, Any]], ...] = (
             ("BiasSpectr.Stop", {}),
             ("Scan.Action", {"action": "stop", "direction": "up"}),
             ("FolMe.Stop", {}),
-        ):
+        )
+        for name, arguments in stops:
             try:
                 self._urgent.ask(name, answer_s=STOP_ANSWER_S, repeat=True, **arguments)
             except DriverError as problem:
-                if problem.details.get("outcome") != "refused":
-                    raise
                 problems.append(problem)  # nothing of that kind runs, or its window is not open
+                if problem.details.get("outcome") != "refused":
+                    unanswered = unanswered or problem
+        if unanswered is not None:
+            raise unanswered
         if len(problems) == 3:
             raise problems[0]
 

@@ -34,6 +34,9 @@ TRIAL = "Bias.Get"
 TRIAL_S = 0.5
 TRIALS = 3
 
+YIELD_S = 0.3
+"""A request that goes before all others waits so long for the one under way: a reading of signals."""
+
 RECEIVE_BYTES = 1 << 18
 UNKNOWN = "Whether it was carried out is unknown."
 SEE = "See whether the Nanonis software runs and its TCP interface is on."
@@ -61,8 +64,11 @@ class Link:
         self._protocol = ClientConnection()
         self._suspect = False
         self._closed = False
+        self._go_before = ""
+        """What waits for its turn and goes before everything else."""
         self._occupied_by = ""
         self._occupied_s = 0.0
+        self._occupied_urgently = False
         self._heard: Heard | None = None
         self.connections = 0
         """How often it connected."""
@@ -86,8 +92,12 @@ class Link:
         found = self._socket
         return self._turn.locked() or (found is not None and not _is_over(found))
 
-    def exchange(self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False) -> bytes:
+    def exchange(
+        self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False, urgent: bool = False
+    ) -> bytes:
         """Send a request and wait for its answer's body, at most ``deadline_s`` altogether.
+
+        ``urgent``: a request under way that is not answered soon is given up for it.
 
         Raises:
             DriverError: what was awaited, from whom, for how long, the last answer before, what to do.
@@ -95,7 +105,9 @@ class Link:
         """
         began = time.monotonic()
         until = began + deadline_s
-        if not self._turn.acquire(timeout=deadline_s):
+        if not (
+            self._take_before_others(command, until) if urgent else self._turn.acquire(timeout=deadline_s)
+        ):
             raise DriverError(
                 f"{command} waited for {deadline_s:g} s at {self}: it is busy with {self._occupied_by} since "
                 f"{time.monotonic() - self._occupied_s:.1f} s.",
@@ -103,7 +115,7 @@ class Link:
                 **self._details(command, deadline_s, "not sent"),
             )
         try:
-            self._occupied_by, self._occupied_s = command, began
+            self._occupied_by, self._occupied_s, self._occupied_urgently = command, began, urgent
             return self._exchange(command, body, began, until, repeat)
         finally:
             self._turn.release()
@@ -122,6 +134,19 @@ class Link:
 
     # -- one request -----------------------------------------------------------------------------------------
 
+    def _take_before_others(self, command: str, until: float) -> bool:
+        """Have the turn; whoever has it and gets no answer is interrupted."""
+        if self._turn.acquire(timeout=min(YIELD_S, until - time.monotonic())):
+            return True
+        self._go_before = command
+        try:
+            found = self._socket
+            if found is not None and not self._occupied_urgently:
+                _shut(found)
+            return self._turn.acquire(timeout=max(until - time.monotonic(), 0.0))
+        finally:
+            self._go_before = ""
+
     def _exchange(self, command: str, body: bytes, began: float, until: float, repeat: bool) -> bytes:
         for attempt in range(1, TRIALS + 1):
             self._connect(command, until, trial=not repeat)
@@ -129,12 +154,14 @@ class Link:
                 return self._ask(command, body, began, until)
             except _BrokenError as broken:
                 self._drop(suspect=True)
-                if repeat and attempt < TRIALS and time.monotonic() < until:
+                first = self._go_before
+                if not first and repeat and attempt < TRIALS and time.monotonic() < until:
                     log.info("asked again", command=command, link=str(self), why=str(broken))
                     continue
+                why = f"it gave way to {first}" if first else str(broken)
                 raise DriverError(
                     f"the connection to {self} was lost while an answer to {command} was awaited, after "
-                    f"{time.monotonic() - began:.2f} s: {broken}; the last answer: {self._heard or 'none'}.",
+                    f"{time.monotonic() - began:.2f} s: {why}; the last answer: {self._heard or 'none'}.",
                     f"{UNKNOWN} {SEE}",
                     **self._details(command, time.monotonic() - began, "unknown"),
                 ) from None
@@ -157,6 +184,8 @@ class Link:
                 if response is not None:
                     self._heard = Heard(command, len(response.body), time.monotonic())
                     self._suspect = False
+                    if self._protocol.surplus:  # answers and questions are not in step
+                        self._drop(suspect=True)
                     return response.body
                 left = until - time.monotonic()
                 if left <= 0.0:
