@@ -19,14 +19,17 @@ REOPEN_S = 1.0
 """Shortest time between attempts to connect anew."""
 
 
-def open_with_patience(connect: Callable[[], Driver]) -> Driver:
+def open_with_patience(connect: Callable[[], Driver], *, withdraw: bool = False) -> Driver:
     """Connect, and read once; tries again for ``PATIENCE_S``.
+
+    ``withdraw``: whoever gives up withdraws the tip, if it can.
 
     Raises:
         DriverError, LinkLostError: nothing answers.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
+        driver: Driver | None = None
         try:
             driver = connect()
             driver.state()
@@ -34,10 +37,22 @@ def open_with_patience(connect: Callable[[], Driver]) -> Driver:
             raise
         except TunnelpilotError:
             if time.monotonic() > deadline:
+                if withdraw and driver is not None:
+                    _withdraw_blindly(driver)
                 raise
             time.sleep(0.1)
         else:
             return driver
+
+
+def _withdraw_blindly(driver: Driver) -> None:
+    """Nothing can be read, and nobody else watches the tip: stops may have a connection of their own."""
+    try:
+        driver.withdraw()
+    except (TunnelpilotError, OSError) as problem:
+        log.error("the tip could not be withdrawn either", problem=str(problem))
+    else:
+        log.warning("the electronics cannot be read; the tip was told to withdraw")
 
 
 def withdraw_unless_parked(driver: Driver) -> None:

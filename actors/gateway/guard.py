@@ -147,7 +147,8 @@ class Guard:
         self._electronics = Electronics(
             lambda: open_driver(options.driver, options.state, options.driver_endpoint, "guard"),
             open_with_patience(
-                lambda: open_driver(options.driver, options.state, options.driver_endpoint, "guard")
+                lambda: open_driver(options.driver, options.state, options.driver_endpoint, "guard"),
+                withdraw=True,
             ),
         )
         # Before anything that may fail: if both halves of the gateway died, the tip may still be tunneling.

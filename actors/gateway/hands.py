@@ -129,9 +129,14 @@ class Hands:
                     if not self._parker.busy:
                         self._look()
                         self._parker.wanted.wait(POLL_S)
-            except Exception:
+            except Exception as problem:
                 # The hands must go on whatever happens: without them nothing parks.
                 log.exception("the hands stumbled")
+                self._alarms.set("driver", f"driver: the electronics cannot be watched: {problem!r}")
+                if self._parker.state == ENGAGED and self.blind_s >= BLIND_S:
+                    self._parker.order(
+                        f"the electronics were not watched for {self.blind_s:.1f} s: {problem!r}", "driver"
+                    )
                 time.sleep(POLL_S)
 
     def _step(self) -> None:

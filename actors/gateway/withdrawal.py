@@ -1,6 +1,6 @@
 """Carries out the park: the table of ``protocols.states.park`` against a driver.
- ``order`` may come from any thread: it withdraws on the caller's thread before anything else.  The remaining
-steps are done by ``step``, called by one thread until ``busy`` is false.
+ ``order`` may come from any thread: it withdraws on the caller's thread, and waits for nothing before that.
+The remaining steps are done by ``step``, called by one thread until ``busy`` is false.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from protocols.states.table import Machine
 
 log = structlog.get_logger(__name__)
 
+FAULTS = (
+    *(TunnelpilotError, OSError, RuntimeError, AssertionError),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
+)
+"""Whatever a driver raises, also where it is a fault of ours: a park goes on."""
+
 RETRY_S = 0.02
 """Pause between repeated steps."""
+
+BEGIN_S = 0.005
+"""Longest wait until whoever else acts is told to stop before the withdrawal is sent, and not after it."""
 
 TRAVEL_S = 2.0
 """A tip that goes up may take so long to arrive before the park counts as not coming true."""
@@ -99,17 +108,33 @@ class Parker:
 
     def order(self, reason: str, cause: str) -> Withdrawal:
         """Park now: withdraws on this thread first.  Returns when the retraction has begun (or failed to)."""
+        # Electronics may take their time to answer: nothing may be begun against the withdrawal meanwhile.
+        begun = self._lock.acquire(timeout=BEGIN_S)
+        first = False
+        if begun:
+            try:
+                first = self._begin(reason, cause)
+            finally:
+                self._lock.release()
         done = self._withdraw()
         with self._lock:
-            instructions = self._machine.feed("park")
-            if "withdraw" in instructions:  # not already parking
-                self.reason, self.cause = reason, cause
-                self._pending = ""
-                self._ticket += 1
-                self._follow(tuple(i for i in instructions if i != "withdraw"))
+            if not begun:
+                first = self._begin(reason, cause)
+            if first:
                 self._feed("done" if done.withdrawn else "failed")
         log.warning("park ordered", reason=reason, cause=cause, withdrawn=done.withdrawn, detail=done.detail)
         return done
+
+    def _begin(self, reason: str, cause: str) -> bool:
+        """A park begins, unless one is under way already; all but the withdrawal itself."""
+        instructions = self._machine.feed("park")
+        if "withdraw" not in instructions:
+            return False
+        self.reason, self.cause = reason, cause
+        self._pending = ""
+        self._ticket += 1
+        self._follow(tuple(i for i in instructions if i != "withdraw"))
+        return True
 
     def engage(self) -> bool:
         """The tip is about to leave its parked position; False if it may not now."""
@@ -154,16 +179,16 @@ class Parker:
         with self._withdrawing:
             try:
                 self._driver().withdraw()
-            except (TunnelpilotError, OSError) as problem:
-                self._say(f"withdraw failed: {problem}")
+            except FAULTS as problem:
+                self._say(f"withdraw failed: {_told(problem)}")
                 return Withdrawal(False, str(problem), time.perf_counter() - began)
         return Withdrawal(True, "the retraction has begun", time.perf_counter() - began)
 
     def _read_back(self) -> str:
         try:
             found = self._driver().state()
-        except (TunnelpilotError, OSError) as problem:
-            self._say(f"read-back failed: {problem}")
+        except FAULTS as problem:
+            self._say(f"read-back failed: {_told(problem)}")
             return "failed"
         before, self.last_state = self.last_state, found
         if found.withdrawn and not found.feedback and not found.sweeping and not found.scanning:
@@ -199,16 +224,16 @@ class Parker:
         """The tip is withdrawn: what was set for our work is set as it was.  A park does not depend on it."""
         try:
             problems = driver.restore_settings()
-        except (TunnelpilotError, OSError) as failed:
-            problems = (str(failed),)
+        except FAULTS as failed:
+            problems = (_told(failed),)
         if problems:
             log.warning("original settings are not restored", problems=problems)
 
     def _try(self, what: str, action: Callable[[], None]) -> str:
         try:
             action()
-        except (TunnelpilotError, OSError) as problem:
-            self._say(f"{what} failed: {problem}")
+        except FAULTS as problem:
+            self._say(f"{what} failed: {_told(problem)}")
             return "failed"
         return "done"
 
@@ -245,3 +270,11 @@ class Parker:
                 case _:
                     self._pending = instruction
                     self.wanted.set()
+
+
+def _told(problem: Exception) -> str:
+    """A problem in words; a fault of ours is logged in full."""
+    if isinstance(problem, TunnelpilotError | OSError):
+        return str(problem)
+    log.exception("a fault within a park")
+    return repr(problem)

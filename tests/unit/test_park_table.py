@@ -135,7 +135,7 @@ class Runner:
 
 
 def test_the_order_of_calls_of_a_park() -> None:
-    """Withdraw, stop, two readings, lock-in off, bias to rest; the worker is silenced after the
+    """Withdraw, stop, two readings, lock-in off, bias to rest; the worker is silenced with the
     withdrawal."""
     runner = Runner().engaged()
     done = runner.parker.order("test", "operator")

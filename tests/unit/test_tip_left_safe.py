@@ -35,7 +35,8 @@ def feedback_on(electronics: FakeElectronics) -> bool:
 def test_a_tip_that_the_electronics_withdrew_by_themselves_is_not_brought_back() -> None:
     """SafeTip ended the job and the tip is still on its way up: no feedback, the guard parks."""
     bench = engaged()
-    e, tripped = bench.electronics, []
+    e = bench.electronics
+    tripped: list[bool] = []
     original = bench.driver.state
 
     def reading() -> InstrumentState:
@@ -151,7 +152,7 @@ def test_a_change_during_the_first_of_several_images_is_told() -> None:
         if recipe.bias_v == 0.5:
             e.bias_v = 0.61
 
-    bench.driver.frame = somebody_turns  # type: ignore[method-assign,assignment]
+    bench.driver.frame = somebody_turns  # type: ignore[method-assign]
     outcome = bench.run(BiasFrames(frame=FRAME, biases_v=(0.5, 0.4)))
     assert outcome.state is JobState.FAILED
     assert outcome.reason.startswith(CHANGED_BY_OTHERS)
