@@ -143,8 +143,11 @@ class GatewayLink:
         deadline_s: float,
         priority: Priority = Priority.CAMPAIGN,
         on_chunk: Callable[[Chunk], None] | None = None,
+        on_accepted: Callable[[], None] = lambda: None,
     ) -> JobResult:
         """Submit, follow to the end, return everything measured.  The result is not acknowledged yet.
+
+        ``on_accepted`` is called when the gateway has the job in its queue.
 
         ``deadline_s`` (wall) is the job's own; a gateway that is away may take as long again to come back.
 
@@ -168,6 +171,7 @@ class GatewayLink:
                 if answer.state == JobState.REFUSED:
                     end = EndOfStream(job_id=job_id, last_seq=-1, state=answer.state, reason=answer.reason)
                     return JobResult(end)
+                on_accepted()
                 return JobResult(await self._follow(job_id, chunks, on_chunk), chunks)
             except (DeadlineError, LinkLostError, MalformedMessageError, RefusedError) as away:
                 last = away

@@ -28,6 +28,10 @@ JOURNAL_DEADLINE_S = 60.0
 RESULT_KEYS = ("spectrum", "frame", "done", "ended")
 NEVER_ARRIVED = "the order never reached the gateway"
 
+FOLLOWED_S = 60.0
+"""Longest wait for the job before, where the order matters."""
+REMEMBERED_TURNS = 64
+
 log = structlog.get_logger(__name__)
 
 
@@ -40,10 +44,37 @@ class Order:
     epoch: int
     deadline_s: float
     priority: Priority = Priority.CAMPAIGN
+    after: str = ""
+    """Lockstep: it reaches the gateway, and its result the journal, after this job's (Ray does not keep the
+    order of calls)."""
 
 
 Outcome = dict[str, Any]
 """What a shell answers to the run loop: "state" (a final job state), "job_id", "seq", "reason"."""
+
+
+class _Turn:
+    """How far a job is, for the one that follows it."""
+
+    def __init__(self) -> None:
+        self.previous: _Turn | None = None
+        self.accepted = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def before(self) -> None:
+        """Wait until the job before this one is journaled, or has failed."""
+        if self.previous is not None:
+            await self.previous.wait_for(self.previous.over)
+            self.previous = None
+
+    @staticmethod
+    async def wait_for(event: asyncio.Event) -> None:
+        """Wait, but not for ever: the job may be one of a desk that died."""
+        try:
+            async with asyncio.timeout(FOLLOWED_S):
+                await event.wait()
+        except TimeoutError:
+            log.warning("the job before was not heard of", waited_s=FOLLOWED_S)
 
 
 class JobDesk:
@@ -56,6 +87,7 @@ class JobDesk:
         self._readers: dict[str, JournalReader] = {}
         self._started: dict[str, RunStarted] = {}
         self._under_way: dict[str, asyncio.Lock] = {}
+        self._turns: dict[str, _Turn] = {}
 
     async def close(self) -> None:
         """Close every link and file; safe to repeat."""
@@ -129,20 +161,38 @@ class JobDesk:
             if done is not None:
                 await self.gateway.acknowledge(order.job_id, order.epoch)
                 return done
-            issued = await self._issue(order, issue)
-            if issued.epoch != order.epoch and await self.gateway.query(order.job_id) is None:
-                # Of an earlier owner, who can no longer send it: this is final.
-                return await self._end(order, JobState.DISCARDED, NEVER_ARRIVED)
-            job = await self.gateway.run_job(
-                order.job_id, issued.recipe, order.epoch, order.deadline_s, order.priority, on_chunk
-            )
-            if job.end.state != JobState.FINISHED:
-                return await self._end(order, job.end.state, job.end.reason)
-            records, additions = await asyncio.to_thread(result, issued, job)
-            seqs = await self.commit(order.run, *records)
-            await self.gateway.acknowledge(order.job_id, order.epoch)
-            outcome = _outcome(JobState.FINISHED, order.job_id, seqs[0], "")
-            return {**outcome, **_times(job.end), **additions}
+            async with self._in_turn(order) as turn:
+                issued = await self._issue(order, issue)
+                if issued.epoch != order.epoch and await self.gateway.query(order.job_id) is None:
+                    # Of an earlier owner, who can no longer send it: this is final.
+                    return await self._end(order, JobState.DISCARDED, NEVER_ARRIVED)
+                job = await self.gateway.run_job(
+                    order.job_id,
+                    issued.recipe,
+                    order.epoch,
+                    order.deadline_s,
+                    order.priority,
+                    on_chunk,
+                    turn.accepted.set,
+                )
+                await turn.before()
+                return await self._conclude(order, issued, job, result)
+
+    async def _conclude(
+        self,
+        order: Order,
+        issued: JobIssued,
+        job: JobResult,
+        result: Callable[[JobIssued, JobResult], tuple[Sequence[tuple[str, RecordBody]], Outcome]],
+    ) -> Outcome:
+        """Journal how it ended, and let the gateway forget it."""
+        if job.end.state != JobState.FINISHED:
+            return await self._end(order, job.end.state, job.end.reason)
+        records, additions = await asyncio.to_thread(result, issued, job)
+        seqs = await self.commit(order.run, *records)
+        await self.gateway.acknowledge(order.job_id, order.epoch)
+        outcome = _outcome(JobState.FINISHED, order.job_id, seqs[0], "")
+        return {**outcome, **_times(job.end), **additions}
 
     async def _issue(self, order: Order, issue: Callable[[], JobIssued]) -> JobIssued:
         key = f"issued:{order.job_id}"
@@ -161,6 +211,25 @@ class JobDesk:
         await self.gateway.acknowledge(order.job_id, order.epoch)
         log.info("attempt ended", job=order.job_id, state=state.value, reason=reason)
         return _outcome(state, order.job_id, seq, reason)
+
+    @contextlib.asynccontextmanager
+    async def _in_turn(self, order: Order) -> AsyncIterator[_Turn]:
+        """Wait until the job that this one follows was accepted by the gateway or has failed."""
+        turn = self._turn_of(order.job_id)
+        if order.after:
+            turn.previous = self._turn_of(order.after)
+            await turn.previous.wait_for(turn.previous.accepted)
+        try:
+            yield turn
+        finally:
+            turn.accepted.set()
+            turn.over.set()
+
+    def _turn_of(self, job_id: str) -> _Turn:
+        turn = self._turns.setdefault(job_id, _Turn())
+        while len(self._turns) > REMEMBERED_TURNS:
+            self._turns.pop(next(iter(self._turns)))
+        return turn
 
     @contextlib.asynccontextmanager
     async def _alone(self, job_id: str) -> AsyncIterator[None]:

@@ -54,6 +54,8 @@ class WindowLoop:
         self._window = -1
         self._planning: asyncio.Task[dict[str, Any]] | None = None
         self._measuring: dict[str, asyncio.Task[Outcome]] = {}
+        self._ordered = ("", "")
+        """The decision that was ordered last, and its job."""
         self._labelling: set[asyncio.Task[Any]] = set()
         self._reference: asyncio.Task[None] | None = None
         self._stop_reason = ""
@@ -171,17 +173,23 @@ class WindowLoop:
 
     async def _measure(self, name: str) -> Outcome:
         decision = self._ledger.decisions[name]
+        job_id, after = self._ledger.next_job(name), ""
+        if self._campaign.lockstep and self._ordered[0] in self._measuring:
+            after = self._ordered[1]
+        self._ordered = (name, job_id)
         outcome: Outcome = await self._site.pool.call(
             "spectroscopy_acquirer",
             "measure",
             self._ledger.run,
-            self._ledger.next_job(name),
+            job_id,
             (decision.x_m, decision.y_m),
             self._ledger.transform,
             self._expected_s(decision),
             self._site.tip.epoch,
             self._window,
             name,
+            "campaign",
+            after,
             deadline_s=CALL_S,
         )
         if outcome["state"] != "finished":

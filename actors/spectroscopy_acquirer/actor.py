@@ -29,12 +29,15 @@ class SpectroscopyAcquirer(Shell):
         window: int,
         decision: str = "",
         by: str = "campaign",
+        after: str = "",
     ) -> Outcome:
-        """One spectrum at ``place`` (sample coordinates, m), expected to begin at instrument ``time_s``."""
+        """One spectrum at ``place`` (sample coordinates, m), expected to begin at instrument ``time_s``;
+        with ``after``, not before that job."""
         started = self.desk.started(run)
         campaign = started.campaign
         priority = Priority.CAMPAIGN if by == "campaign" else Priority.OPERATOR
-        order = Order(run, job_id, epoch, deadline_s(campaign.spectrum, started.time_scale), priority)
+        longest_s = deadline_s(campaign.spectrum, started.time_scale)
+        order = Order(run, job_id, epoch, longest_s, priority, after=after)
         rail_a = await self._rail()
 
         def result(issued: Any, job: Any) -> Any:

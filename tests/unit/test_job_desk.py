@@ -173,7 +173,9 @@ class Books:
         """Put records into the journal, as an earlier life would have."""
         await self.desk.commit(RUN, *records)
 
-    async def perform(self, job_id: str = JOB, epoch: int = EPOCH, deadline_s: float = 20.0) -> Outcome:
+    async def perform(
+        self, job_id: str = JOB, epoch: int = EPOCH, deadline_s: float = 20.0, after: str = ""
+    ) -> Outcome:
         """Order a job; counts how often an issue and a result were made."""
 
         def issue() -> JobIssued:
@@ -187,7 +189,7 @@ class Books:
             body = JobDone(job_id=order.job_id, began_s=job.end.began_s, ended_s=job.end.ended_s)
             return [(f"done:{job_id}", body)], {"chunks": [c.seq for c in job.chunks]}
 
-        order = Order(RUN, job_id, epoch, deadline_s, Priority.CAMPAIGN)
+        order = Order(RUN, job_id, epoch, deadline_s, Priority.CAMPAIGN, after)
         async with asyncio.timeout(DEADLINE_S):
             return await self.desk.perform(order, issue, result, lambda chunk: self.heard.append(chunk.seq))
 
@@ -393,6 +395,24 @@ def test_different_orders_do_not_wait_for_one_another(at_desk: Any) -> None:
         assert not slow.done()
         books.gateway.plans[JOB] = Plan()
         assert (await slow)["state"] == "finished"
+
+    at_desk(session)
+
+
+def test_orders_in_lockstep_are_journaled_in_the_order_in_which_they_were_said(at_desk: Any) -> None:
+    """What follows a job is sent after it and journaled after it, also if it is heard of first and would be
+    done sooner."""
+
+    async def session(books: Books) -> None:
+        books.gateway.plans[JOB] = Plan(there=0)
+        later = asyncio.ensure_future(books.perform("r/d0001/a1", after=JOB))
+        first = asyncio.ensure_future(books.perform())
+        await eventually_on_loop(lambda: "r/d0001/a1" in books.gateway.known)
+        assert list(books.gateway.known)[:2] == [JOB, "r/d0001/a1"]
+        assert not later.done()
+        books.gateway.plans[JOB] = Plan()
+        one, other = await first, await later
+        assert one["seq"] < other["seq"]
 
     at_desk(session)
 
