@@ -44,8 +44,10 @@ chaos: $(STAMP)
 conformance: $(STAMP)
 	$(BIN)/python -m tests.conformance
 
+# Garbage on every port for ten minutes, or for as long as wanted: make soak SECONDS=60.
+SECONDS = 600
 soak: $(STAMP)
-	$(BIN)/python -m tests.soak --seconds 60
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
 
 clean:
 	rm -rf .venv .conformance build state $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,4 +1,8 @@
-"""Garbage on every port of stmgate, stmsim and the journal writer while a small campaign runs."""
+"""Garbage on every port of stmgate, journal writer and two simulated microscopes while a small campaign runs.
+
+The campaign's gateway drives the first microscope over its Nanonis door, before whose occupied ports a crowd
+waits; the second one's Nanonis ports serve the crowd.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +12,25 @@ import pytest
 import zmq
 
 from protocols.links.sockets import bind_router, connect_dealer
+from tests.soak.nanonis_crowd import CROWD
+from tests.soak.nanonis_garbage import SERVED
 from tests.soak.session import under_garbage
 
 GARBAGE_S = 20.0
-"""``make soak`` does it for a minute, with the daemon."""
+"""``make soak`` does it for ten minutes, with the daemon and on Ray's ports too."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_garbage_on_every_port(tmp_path: Path) -> None:
-    """Every process stays the same, answers all along and gains no memory to speak of; nothing is lost."""
+    """Every process stays the same, answers all along, keeps its connections, gains neither memory nor open files
+    to speak of; nothing is lost, nobody is served on an occupied port, and who behaves is answered."""
     outcome = under_garbage(tmp_path, GARBAGE_S, seed=1)
     assert not outcome.faults, "\n".join(outcome.faults)
     assert outcome.comparison.measured == outcome.comparison.journaled > 5
     assert min(outcome.sent.values()) > 0
+    assert {f"nanonis: {name}" for name in SERVED} | set(CROWD) <= set(outcome.sent)
+    assert min(len(outcome.round_trips_s), len(outcome.served_s)) > 0
 
 
 def test_servers_send_no_heartbeats() -> None:

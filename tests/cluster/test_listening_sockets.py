@@ -23,7 +23,7 @@ from protocols.messages.daemon import RunAccepted, StartRun
 from tests.chaos.victims import is_alive, left_behind
 from tests.cluster.gateway_harness import await_that
 from tests.soak.session import CAMPAIGN, processes
-from tests.soak.subjects import PORTS, endpoint, pid
+from tests.soak.subjects import PORTS, endpoint, nanonis_endpoints, pid
 from tests.soak.with_daemon import everything
 
 START_S = 120.0
@@ -65,7 +65,8 @@ def test_gateway_simulator_and_journal_listen_on_loopback(tmp_path: Path) -> Non
     """stmgate (guard and worker), stmsim and the journal writer: their published ports are all there is."""
     with processes(tmp_path) as gate:
         found = listeners({pid(gate.state, port) for port in PORTS})
-        published = {endpoint(gate.state, port) for port in PORTS}
+        served, stream = nanonis_endpoints(gate.state)
+        published = {*(endpoint(gate.state, port) for port in PORTS), *served, *stream}
     assert not beyond_loopback(found)
     assert {f"tcp://{address}:{port}" for _, address, port in found} == published
 

@@ -57,14 +57,15 @@ def _ready(kind: bytes = b"DEALER") -> bytes:
     return b"\x04" + bytes([len(body)]) + body
 
 
-def _address(endpoint: str) -> tuple[str, int]:
+def address(endpoint: str) -> tuple[str, int]:
+    """Host and port of tcp://HOST:PORT."""
     host, _, port = endpoint.removeprefix("tcp://").partition(":")
     return host, int(port)
 
 
 def connect(endpoint: str) -> socket.socket:
     """A bare TCP connection."""
-    return socket.create_connection(_address(endpoint), timeout=PATIENCE_S)
+    return socket.create_connection(address(endpoint), timeout=PATIENCE_S)
 
 
 def _throw(endpoint: str, beginnings: Sequence[bytes]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,12 @@ from protocols.messages.daemon import DaemonQuery
 from protocols.messages.data import OpenStream
 from protocols.messages.simdoor import SimQuery
 from tests.soak.garbage import NOBODY, Dealer
+from tests.soak.weights import FILES, MOST_FILES, PERIOD_S, Weights
 
-GROWTH_MIB = 64.0
-"""Memory that a process may gain while it works through garbage: less than one frame of the largest size."""
-
+SPARE = "spare"
+"""Folder of the state directory with a second simulated microscope, which nobody works with."""
 PROBE_S = 0.2
+CLOSING_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,20 @@ PORTS = (
     Port("journal", "journal writer", "journal", "commands", GuardQuery()),
     Port("stmsim's door", "stmsim", "sim", "door", SimQuery()),
 )
+SPARE_DOOR = Port("the spare's door", "spare stmsim", f"{SPARE}/sim", "door", SimQuery())
 CONSOLE = Port("console", "daemon", "daemon", "console", DaemonQuery(points=0))
 
 
 def endpoint(state: Path, port: Port) -> str:
     """Where it is now."""
     return str(read_endpoints(state, port.folder)[port.key])
+
+
+def nanonis_endpoints(state: Path) -> tuple[list[str], list[str]]:
+    """Nanonis ports of the microscope with that state directory, and the port of its TCP logger."""
+    found = read_endpoints(state, "sim")
+    places = [f"tcp://127.0.0.1:{number}" for number in [*found["nanonis_ports"], found["nanonis_log_port"]]]
+    return places[:-1], places[-1:]
 
 
 def pid(state: Path, port: Port) -> int:
@@ -82,17 +91,15 @@ class Subject:
     pid: int
     born_s: float
     before_mib: float
+    files_before: int
+    weights: Weights
     after_mib: float = 0.0
+    files_after: int = 0
     pid_after: int = 0
     asked: int = 0
     answered: int = 0
     slowest_s: float = 0.0
     faults: list[str] = field(default_factory=list)
-
-    @property
-    def gained_mib(self) -> float:
-        """Memory gained."""
-        return self.after_mib - self.before_mib
 
 
 class Watch:
@@ -104,6 +111,8 @@ class Watch:
         self.endpoints = [endpoint(state, port) for port in ports]
         self.subjects: dict[str, Subject] = {}
         self._others: dict[str, str] = {}
+        self._held: dict[str, set[int]] = {}
+        self._holding: list[str] = []
         for port in ports:
             self._measure(port.process, pid(state, port))
         self._over = threading.Event()
@@ -114,21 +123,66 @@ class Watch:
         self._others[name] = key
         self._measure(name, int(read_endpoints(self.state, "daemon")[key]))
 
+    def weigh(self, name: str, number: int) -> None:
+        """Weigh any other process too; it is not asked anything, and nobody publishes its pid."""
+        self._measure(name, number)
+        self.subjects[name].pid_after = number
+
+    def speak_grpc(self, pids: Collection[int]) -> None:
+        """These have ports of Ray."""
+        for subject in self.subjects.values():
+            subject.weights.speaks_grpc = subject.pid in pids
+
+    def hold(self, name: str, ports: Sequence[str]) -> None:
+        """Expect a process to keep the connections that it now has to these endpoints."""
+        self._held[name] = self._connections(name, ports)
+        self._holding = list(ports)
+        if len(self._held[name]) == 0:
+            self.subjects[name].faults.append("is not connected to the electronics")
+
+    def _connections(self, name: str, ports: Sequence[str]) -> set[int]:
+        """Own port numbers of its connections to these endpoints."""
+        wanted = {int(place.rpartition(":")[2]) for place in ports}
+        try:
+            found = psutil.Process(self.subjects[name].pid).net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return set()
+        return {
+            one.laddr.port
+            for one in found
+            if one.raddr and one.raddr.port in wanted and one.status == psutil.CONN_ESTABLISHED
+        }
+
     def _measure(self, name: str, number: int) -> None:
         process = psutil.Process(number)
-        weight = process.memory_info().rss / 2**20
-        self.subjects[name] = Subject(name, process.pid, process.create_time(), weight)
+        weights = Weights(process)
+        weights.take()
+        self.subjects[name] = Subject(
+            name, process.pid, process.create_time(), weights.mib[0], weights.files[0], weights
+        )
 
     @contextmanager
     def probing(self) -> Iterator[None]:
-        """Ask every port again and again from a thread."""
-        thread = threading.Thread(target=self._probe)
-        thread.start()
+        """Ask every port again and again, and weigh every process, from threads."""
+        threads = [threading.Thread(target=work) for work in (self._probe, self._weigh)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             self._over.set()
-            thread.join(60)
+            for thread in threads:
+                thread.join(60)
+        for name, held in self._held.items():
+            if lost := held - self._connections(name, self._holding):
+                self.subjects[name].faults.append(
+                    f"lost {len(lost)} of {len(held)} connections to the electronics"
+                )
+
+    def _weigh(self) -> None:
+        while not self._over.wait(PERIOD_S):
+            for subject in self.subjects.values():
+                subject.weights.take()
 
     def _probe(self) -> None:
         while not self._over.wait(PROBE_S):
@@ -166,8 +220,19 @@ class Watch:
             if process.create_time() != subject.born_s or process.status() == psutil.STATUS_ZOMBIE:
                 raise psutil.NoSuchProcess(subject.pid)
             subject.after_mib = process.memory_info().rss / 2**20
+            wanted = MOST_FILES if subject.weights.speaks_grpc else subject.files_before + FILES
+            subject.files_after = _settled_files(process, wanted)
         except psutil.NoSuchProcess:
             subject.faults.append(f"process {subject.pid} died")
             return
-        if subject.gained_mib > GROWTH_MIB:
-            subject.faults.append(f"gained {subject.gained_mib:.0f} MiB, allowed are {GROWTH_MIB:.0f}")
+        subject.faults += subject.weights.faults(subject.before_mib)
+        if subject.files_after > subject.files_before + FILES and not subject.weights.speaks_grpc:
+            subject.faults.append(f"has {subject.files_after} open files, had {subject.files_before}")
+
+
+def _settled_files(process: psutil.Process, wanted: int) -> int:
+    """Its open files, as soon as there are so few; libraries close what peers have left a moment later."""
+    until = time.monotonic() + CLOSING_S
+    while (found := int(process.num_fds())) > wanted and time.monotonic() < until:
+        time.sleep(0.1)
+    return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import secrets
 import signal
+import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -12,23 +16,32 @@ import psutil
 from actors.console.daemon_link import DaemonLink
 from actors.console.daemon_process import ensure_daemon, shut_down
 from actors.journal.reader import JournalReader
+from protocols.errors import TunnelpilotError
+from protocols.files.campaign_toml import parse_campaign
 from protocols.files.state_directory import read_endpoints
-from protocols.messages.daemon import RunAccepted, StartRun
+from protocols.messages.daemon import AbortRun, RunAccepted, RunAnswer, StartRun
 from protocols.states.run import FINAL_RUN_STATES
 from tests.chaos.victims import left_behind
 from tests.cluster.gateway_harness import await_that
-from tests.soak.bombardment import RAW_PREFIX, Bombardment
-from tests.soak.session import CAMPAIGN, Outcome, judge
-from tests.soak.subjects import CONSOLE, PORTS, Watch
+from tests.soak.bombardment import FOREIGN, targets
+from tests.soak.session import CAMPAIGN, Outcome, Siege, judge, spare_microscope
+from tests.soak.subjects import CONSOLE, PORTS, SPARE, SPARE_DOOR, Watch, nanonis_endpoints
 
 START_S = 120.0
 SPECTRA_EACH_S = 4.0
-"""Spectra per second of garbage that the campaign asks for: it shall outlast the garbage."""
-COMPLETION_S = 300.0
+"""Spectra per second of garbage that the campaign is ready for: it shall outlast the garbage."""
+WIDEST_NM, NARROWER_NM = 40.0, 0.25
+"""Its windows follow each other, each a little smaller."""
+MORE_SPECTRA = 5
+"""Taken after the garbage, before the run is ended."""
+COMPLETION_S = 60.0
+NANONIS_PORTS = range(20_000, 32_000)
+"""Below those that the operating system gives to anybody at any time."""
 
 
 def daemon_under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
-    """Daemon, Ray, actors, gateway, journal writer and simulator; garbage on every port of ours.
+    """Daemon, Ray, actors, gateway, journal writer and simulator, driven over its Nanonis door, and another
+    simulator; garbage on every port.
 
     Raises:
         TunnelpilotError: the daemon could not even be started.
@@ -36,30 +49,31 @@ def daemon_under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
     ensure_daemon(state, options=("--quiet",), deadline_s=START_S)
     faults: list[str] = []
     try:
-        run = _start_run(state, max(40, round(SPECTRA_EACH_S * seconds)))
-        everybody = _pids(state)
-        watch = Watch(state, (*PORTS, CONSOLE))
-        watch.also("Ray's GCS", "gcs_server")
-        watch.also("Ray's raylet", "raylet")
-        others = raw_endpoints(state, set(watch.endpoints))
-        shells = Bombardment(seconds, seed, [*watch.endpoints, *others])
-        try:
-            with watch.probing():
-                told = shells.result()
-        finally:
-            shells.close()
-        if _state(state, run) in FINAL_RUN_STATES:
-            faults.append("the run ended before the garbage did: ask for more spectra")
-        try:
-            await_that(f"the end of {run}", lambda: _state(state, run) in FINAL_RUN_STATES, COMPLETION_S)
-        except AssertionError as stuck:
-            faults.append(str(stuck))
-        subjects = watch.conclude()
-        faults += _restarts(state, everybody)
+        with spare_microscope(state):
+            run = _start_run(state, seconds)
+            everybody = _pids(state)
+            watch = Watch(state, (*PORTS, SPARE_DOOR, CONSOLE))
+            watch.also("Ray's GCS", "gcs_server")
+            watch.also("Ray's raylet", "raylet")
+            known = {subject.pid for subject in watch.subjects.values()}
+            for name, (number, _) in everybody.items():
+                if number not in known:
+                    watch.weigh(name, number)
+            others = other_endpoints(state, watch)
+            watch.speak_grpc(others.values())
+            siege = Siege(state, watch, seconds, seed, targets(FOREIGN, sorted(others)))
+            try:
+                with watch.probing():
+                    found = siege.result()
+            finally:
+                siege.close()
+            faults += _end_run(state, run)
+            subjects = watch.conclude()
+            faults += _restarts(state, everybody)
         shut_down(state)
     finally:
         faults += _clear_away(state)
-    outcome = judge(state, run, subjects, told)
+    outcome = judge(state, run, subjects, found)
     outcome.faults = faults + outcome.faults
     return outcome
 
@@ -71,30 +85,83 @@ def everything(state: Path) -> dict[int, str]:
     return {daemon: "daemon", **family, **left_behind(state)}
 
 
-def raw_endpoints(state: Path, known: set[str]) -> list[str]:
-    """Every other TCP port that a process of the laboratory listens at: those of Ray."""
-    found: set[str] = set()
+def other_endpoints(state: Path, watch: Watch) -> dict[str, int]:
+    """Every TCP port of the laboratory's processes that is none of ours, with the pid: those of Ray."""
+    known = set(watch.endpoints)
+    for microscope in (state, state / SPARE):
+        served, stream = nanonis_endpoints(microscope)
+        known |= {*served, *stream}
+    found: dict[str, int] = {}
     for pid in everything(state):
         try:
             connections = psutil.Process(pid).net_connections("tcp")
         except psutil.NoSuchProcess:
             continue  # it has ended by itself
-        found |= {f"tcp://127.0.0.1:{c.laddr.port}" for c in connections if c.status == psutil.CONN_LISTEN}
-    return sorted(f"{RAW_PREFIX}{endpoint}" for endpoint in found - known)
+        found |= {
+            f"tcp://127.0.0.1:{c.laddr.port}": pid for c in connections if c.status == psutil.CONN_LISTEN
+        }
+    return {where: pid for where, pid in found.items() if where not in known}
 
 
-def _start_run(state: Path, points: int) -> str:
-    text = CAMPAIGN.read_text(encoding="utf-8").replace("points = 400", f"points = {points}")
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses at the moment, and that nobody is given by chance."""
+    found: list[int] = []
+    while len(found) < count:
+        number = secrets.choice(NANONIS_PORTS)
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+        if number not in found:
+            found.append(number)
+    return found
+
+
+def campaign_text(seconds: float, ports: Sequence[int]) -> str:
+    """The soak's campaign over these Nanonis ports, with enough windows for that time."""
+    text = CAMPAIGN.read_text(encoding="utf-8")
+    points = parse_campaign(text, str(CAMPAIGN)).planner.points
+    windows = 1 + math.ceil(SPECTRA_EACH_S * seconds / points)
+    widths = [f'"{WIDEST_NM - k * NARROWER_NM:g}nm"' for k in range(windows)]
+    address = f"127.0.0.1:{','.join(map(str, ports))}"
+    for was, becomes in (
+        ("[instrument]\n", f'[instrument]\ndriver = "nanonis"\nsimulated = true\naddress = "{address}"\n'),
+        ('widths = ["40nm"]\n', f"widths = [{', '.join(widths)}]\n"),
+    ):
+        assert was in text
+        text = text.replace(was, becomes)
+    return text
+
+
+def _start_run(state: Path, seconds: float) -> str:
     with DaemonLink(state) as link:
-        request = StartRun(campaign_text=text, file_name=CAMPAIGN.name)
-        run = link.ask(request, RunAccepted, START_S).run
-
-        def spectra() -> bool:
-            current = link.status(0).current
-            return current is not None and current.spectra_total > 0
-
-        await_that("a spectrum", spectra, START_S)
+        text = campaign_text(seconds, free_ports(4))
+        run = link.ask(StartRun(campaign_text=text, file_name=CAMPAIGN.name), RunAccepted, START_S).run
+        await_that("a spectrum", lambda: _spectra(link) > 0, START_S)
     return run
+
+
+def _spectra(link: DaemonLink) -> int:
+    current = link.status(0).current
+    return current.spectra_total if current is not None else 0
+
+
+def _end_run(state: Path, run: str) -> list[str]:
+    """A few spectra more in peace, then the end; what is wrong with that."""
+    if _state(state, run) in FINAL_RUN_STATES:
+        return ["the run ended before the garbage did"]
+    try:
+        with DaemonLink(state) as link:
+            before = _spectra(link)
+            await_that(
+                "spectra after the garbage", lambda: _spectra(link) >= before + MORE_SPECTRA, COMPLETION_S
+            )
+            link.ask(AbortRun(reason="the garbage is over"), RunAnswer, COMPLETION_S)
+        await_that(f"the end of {run}", lambda: _state(state, run) in FINAL_RUN_STATES, COMPLETION_S)
+    except (AssertionError, TunnelpilotError) as stuck:
+        return [str(stuck)]
+    return []
 
 
 def _state(state: Path, run: str) -> str:
