@@ -112,9 +112,16 @@ class Poller:
                 self._due_s = self._clock()
             self._read()
         except TunnelpilotError as trouble:
-            self._fail(trouble)
-            return OPEN_AGAIN_S if self._instrument is None else self._until_due()
+            return self._after(trouble)
+        except Exception as mistake:
+            log.exception("a mistake of ours", name=self.section.name)
+            return self._after(LinkLostError(f"{self.section.name}: a mistake of ours: {mistake!r}."))
         return self._until_due()
+
+    def _after(self, trouble: TunnelpilotError) -> float:
+        """Something went wrong: say so; how long to wait."""
+        self._fail(trouble)
+        return OPEN_AGAIN_S if self._instrument is None else self._until_due()
 
     def close(self) -> None:
         """Let go of the port."""

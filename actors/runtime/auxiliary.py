@@ -99,19 +99,19 @@ class _Condition:
         return f"{self.section.name} {self.channel}".strip()
 
 
-def conditions_of(campaign: Campaign) -> list[_Condition]:
-    """What must hold for the campaign to measure."""
+def conditions_of(campaign: Campaign, waited: bool = False) -> list[_Condition]:
+    """What must hold for the campaign to measure; ``waited``: a run that waited already goes on doing so."""
     sections = {s.name: s for s in campaign.auxiliary}
     found = []
     for wait in campaign.wait_on:
         section = sections[wait.instrument]
         quantity = MODELS[section.model].quantity(wait.channel)
         unit = quantity.unit if quantity is not None else ""
-        watch = BandWatch(Band.of(wait, section))
+        watch = BandWatch(Band.of(wait, section), must_return=waited)
         found.append(_Condition(section, wait.channel, unit, watch, wait.withdraw))
-    waited = {wait.instrument for wait in campaign.wait_on}
+    named = {wait.instrument for wait in campaign.wait_on}
     for section in campaign.auxiliary:
-        if section.required and section.name not in waited:
+        if section.required and section.name not in named:
             watch = BandWatch(Band(stale_after_s=stale_after(section)))
             found.append(_Condition(section, "", "", watch, False))
     return found
@@ -128,6 +128,7 @@ class AuxiliaryWatch:
         commit: Commit,
         ring: WatchRing,
         clock: Callable[[], float] = time.monotonic,
+        waited: bool = False,
     ) -> None:
         self.run, self.campaign = run, campaign
         self.health: tuple[AuxiliaryHealth, ...] = ()
@@ -136,7 +137,7 @@ class AuxiliaryWatch:
         self.dropped = 0
         """Records that found no room on their way to the journal."""
         self._companion, self._commit, self._ring, self._clock = companion, commit, ring, clock
-        self._conditions = conditions_of(campaign)
+        self._conditions = conditions_of(campaign, waited)
         self._to_write: collections.deque[Record] = collections.deque()
         self._written = 0
         self._most_to_write = 0
@@ -328,6 +329,9 @@ class AuxiliaryWatch:
                 why = self.fault or (health.reason if health is not None else "") or "no reading yet"
                 since = f" for {for_s}" if state == SILENT else ""
                 return f"{condition.section.name} gives no reading{since}: {why}"
+            case state if state == OUTSIDE and band.low <= watch.value <= band.high:
+                short = format_quantity(band.hysteresis, condition.unit)
+                return f"{condition.name} is {value}, not yet {short} inside {limits}"
             case state if state == OUTSIDE:
                 return f"{condition.name} is {value}, outside {limits}"
             case _:

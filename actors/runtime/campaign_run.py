@@ -226,7 +226,8 @@ class CampaignRun:
         if (process := self.site.auxiliary) is None:
             return None
         commit, ring = self.site.desk.journal.commit, self.site.ring
-        self.auxiliary = AuxiliaryWatch(self.run, started.campaign, process, commit, ring)
+        waited = self.ledger.state == "waiting"
+        self.auxiliary = AuxiliaryWatch(self.run, started.campaign, process, commit, ring, waited=waited)
         task = asyncio.create_task(self.auxiliary.main(), name="auxiliary instruments")
         task.add_done_callback(_log_failure)  # the run then waits for readings that do not come
         return task

@@ -151,6 +151,8 @@ class Band:
     resume_after_s: float = 0.0
     stale_after_s: float = 5.0
     """A reading that is older is none."""
+    fresh_s: float = math.inf
+    """Readings that are further apart do not show that the band was kept between them."""
 
     @classmethod
     def of(cls, wait: WaitSection, section: AuxiliarySection) -> Band:
@@ -162,6 +164,7 @@ class Band:
             wait.hold_after_s,
             wait.resume_after_s,
             max(wait.hold_after_s, stale_after(section)),
+            stale_after(section),
         )
 
 
@@ -185,11 +188,15 @@ class BandWatch:
 
     ``unknown`` before the first reading, which decides at once; then ``inside`` until the reading was outside
     for ``hold_after_s`` (``leaving`` meanwhile), then ``outside`` until it was inside by ``hysteresis`` for
-    ``resume_after_s`` (``returning`` meanwhile).  No reading for ``stale_after_s``: ``silent``.
+    ``resume_after_s`` (``returning`` meanwhile).  No reading for ``stale_after_s``: ``silent``, and then it
+    must have been inside for ``resume_after_s`` too, by the hysteresis only if it was outside before.
+    ``must_return``: the first reading does not decide at once, as if it had been outside before.
     """
 
-    def __init__(self, band: Band) -> None:
+    def __init__(self, band: Band, *, must_return: bool = False) -> None:
         self.band = band
+        self._must_return = must_return
+        self._margin = band.hysteresis
         self.state = UNKNOWN
         self.since_s = math.nan
         """When this state began."""
@@ -206,21 +213,24 @@ class BandWatch:
         """Take in a reading; one that is older than the last, or is none, is left out."""
         if math.isnan(value) or at_s < self.seen_s:
             return
+        gap_s = at_s - self.seen_s
         self.value, self.seen_s = value, at_s
         band = self.band
         within = band.low <= value <= band.high
-        well_within = band.low + band.hysteresis <= value <= band.high - band.hysteresis
+        well_within = band.low + self._margin <= value <= band.high - self._margin
         match self.state:
-            case "unknown":
+            case "unknown" if not self._must_return:
                 self._go(INSIDE if within else OUTSIDE, at_s)
             case "inside" if not within:
                 self._go(LEAVING, at_s)
             case "leaving" if within:
                 self._go(INSIDE, at_s)
-            case "outside" | "silent":
+            case "outside" | "silent" | "unknown":
                 self._go(RETURNING if well_within else OUTSIDE, at_s)
             case "returning" if not well_within:
                 self._go(OUTSIDE, at_s)
+            case "returning" if gap_s > band.fresh_s:
+                self.since_s = at_s
         self._grow_old(at_s)
 
     def tick(self, now_s: float) -> None:
@@ -229,16 +239,21 @@ class BandWatch:
             return
         if now_s - self.seen_s > self.band.stale_after_s:
             if self.state != SILENT:
+                was_inside = self.state in (INSIDE, LEAVING)
                 self._go(SILENT, self.seen_s)
+                self._margin = 0.0 if was_inside else self.band.hysteresis
             return
         self._grow_old(now_s)
 
     def _grow_old(self, now_s: float) -> None:
         if self.state == LEAVING and now_s - self.since_s >= self.band.hold_after_s:
             self._go(OUTSIDE, self.since_s)
-        elif self.state == RETURNING and now_s - self.since_s >= self.band.resume_after_s:
+        fresh = now_s - self.seen_s <= self.band.fresh_s
+        if self.state == RETURNING and fresh and now_s - self.since_s >= self.band.resume_after_s:
             self._go(INSIDE, now_s)
 
     def _go(self, state: str, at_s: float) -> None:
         if state != self.state:
             self.state, self.since_s = state, at_s
+        if state == OUTSIDE:
+            self._margin = self.band.hysteresis

@@ -15,6 +15,7 @@ answers by one.  Hence ``instruments`` ends each reading with ``*IDN?``, whose a
 
 from __future__ import annotations
 
+import termios
 import time
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -32,6 +33,10 @@ READ_SHARE = 0.25
 """Of the time-out, for one call of the port: how exactly the time-out is kept."""
 DRAIN_LIMIT = 5
 """Time-outs after which a line that does not fall silent is given up."""
+
+
+GONE = (serial.SerialException, OSError, termios.error)
+"""What a port that is gone raises, call by call."""
 
 
 class SilenceError(DeadlineError):
@@ -117,7 +122,7 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
             self.connection.reset_input_buffer()
             self._asked_s = self._clock()
             self.connection.write(content)
-        except (serial.SerialException, OSError) as gone:
+        except GONE as gone:
             self._lose(gone)
         self._spoke_s = self._clock()
 
@@ -204,14 +209,14 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
         try:
             waiting = int(self.connection.in_waiting)
             return bytes(self.connection.read(min(max(waiting, 1), most)))
-        except (serial.SerialException, OSError) as gone:
+        except GONE as gone:
             self._lose(gone)
 
     def _take_waiting(self) -> bytes:
         try:
             waiting = int(self.connection.in_waiting)
             return bytes(self.connection.read(waiting)) if waiting else b""
-        except (serial.SerialException, OSError) as gone:
+        except GONE as gone:
             self._lose(gone)
 
     def _lose(self, gone: Exception) -> NoReturn:

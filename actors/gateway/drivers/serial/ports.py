@@ -73,8 +73,17 @@ def open_port(section: AuxiliarySection, path: str) -> serial.Serial:
             instrument=section.name,
             port=path,
         ) from failed
-    _claim(port)
-    _check_parity(port, model.parity)
+    try:
+        _claim(port)
+        _check_parity(port, model.parity)
+    except (OSError, termios.error) as failed:
+        port.close()
+        raise PortLostError(
+            f"{section.name} ({model.title}): the port {path} is gone again: {failed}.",
+            "Look at its plug.",
+            instrument=section.name,
+            port=path,
+        ) from failed
     return port
 
 
