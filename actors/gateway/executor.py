@@ -38,6 +38,7 @@ from protocols.messages.recipes import (
     Engage,
     Frame,
     Indentation,
+    LockIn,
     Move,
     Park,
     Pulse,
@@ -149,6 +150,8 @@ class Executor:
         self._disturbed = False
         self._armed: Driver | None = None
         """The driver that knows of the fast trip: one that replaces it does not."""
+        self._modulation: LockIn | None = None
+        """What the lock-in was switched on with; another job's bias was not checked with it."""
 
     @property
     def last_state(self) -> InstrumentState | None:
@@ -406,7 +409,8 @@ class Executor:
             problem += "".join(f", {what}" for what in running_in(state))
             problem += ", the electronics withdrew it by themselves" if state.tripped else ""
             held = not state.feedback and not state.withdrawn and not state.tripped and not busy
-            if held and self._restore_feedback():
+            # Whether the tip shaper still runs does not show.
+            if held and not isinstance(job.recipe, Indentation) and self._restore_feedback():
                 return
         except (TunnelpilotError, OSError) as failed:
             problem = str(failed)
@@ -426,7 +430,7 @@ class Executor:
     def _restore_feedback(self) -> bool:
         """Feedback on again, at bias and setpoint that we set and read back now; False if we know none."""
         bias, setpoint = self._expected.bias_v, self._expected.setpoint_a
-        if bias is None or setpoint is None:
+        if bias is None or setpoint is None or abs(bias) < self._limits.min_feedback_bias:
             return False
         with self._gate.acting(self._generation):
             self._driver().set_bias(bias, self._limits.bias_slew)
@@ -535,14 +539,23 @@ class Executor:
         """The job is to leave bias and setpoint as they are."""
         self._expected.bias_v, self._expected.setpoint_a = state.bias_v, state.setpoint_a
 
+    def _end_modulation(self, state: InstrumentState) -> None:
+        """Lock-in off, if it is on."""
+        if state.lockin_on:
+            with self._gate.acting(self._generation):
+                self._driver().set_lockin(None)
+
     def _sweep(self, job: Job, recipe: Sweep, state: InstrumentState) -> None:
         spectrum = recipe.spectrum
         self._keep(state)
         arrived = self._travel(job, recipe.x_m, recipe.y_m, self._limits.tip_speed, state)
         self._require_as_expected(arrived)
+        if spectrum.lockin is None or spectrum.lockin != self._modulation:
+            self._end_modulation(arrived)
         self._go_to_bias(job, spectrum.stabilise_bias_v, spectrum.stabilise_current_a, arrived)
         with self._gate.acting(self._generation):
             self._driver().set_lockin(spectrum.lockin)
+        self._modulation = spectrum.lockin
         self._settle(job, spectrum.settle_s)
         self._go_on(job)
         with self._gate.acting(self._generation):
@@ -559,9 +572,7 @@ class Executor:
         emit: Callable[[ChunkBody], None],
     ) -> None:
         self._keep(state)
-        if state.lockin_on:
-            with self._gate.acting(self._generation):
-                self._driver().set_lockin(None)
+        self._end_modulation(state)
         for image, bias_v in enumerate(biases_v):
             found = self._read()
             self._require_as_expected(found)
@@ -590,6 +601,7 @@ class Executor:
         driver, limits = self._driver(), self._limits
         if not state.withdrawn:  # tunneling already: only bias and setpoint are new
             self._keep(state)
+            self._end_modulation(state)
             self._go_to_bias(job, recipe.bias_v, recipe.setpoint_a, state)
             self._settle(job, recipe.settle_s)
             return

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 from fake_driver import FakeDriver, FakeElectronics
-from gateway_parts import FRAME, Bench, sweep_at
+from gateway_parts import FRAME, SPECTRUM, Bench, sweep_at
 
 from protocols.errors import DriverError
 from protocols.messages.data import InstrumentState
 from protocols.messages.jobs import CHANGED_BY_OTHERS, JobState
-from protocols.messages.recipes import BiasFrames, Move
+from protocols.messages.recipes import BiasFrames, Engage, Indentation, Move, Recipe
 
 
 def engaged() -> Bench:
@@ -190,3 +190,72 @@ def test_a_new_connection_is_armed_before_it_acts() -> None:
         assert bench.run(Move(x_m=1e-9, y_m=0.0)).state is JobState.FINISHED
         assert bench.run(Move(x_m=0.0, y_m=0.0)).state is JobState.FINISHED
     assert armed == ["old", "new"]
+
+
+# Feedback, bias, modulation
+
+
+def test_feedback_is_not_restored_into_an_indentation() -> None:
+    """Whether the tip shaper still runs does not show: the tip goes up."""
+    bench = engaged()
+    e = bench.electronics
+
+    def lost(depth_m: float, bias_v: float, dwell_s: float) -> None:
+        e.feedback, e.bias_v = False, bias_v
+        raise DriverError("the connection was lost while an answer to TipShaper.Start was awaited.")
+
+    bench.driver.indent = lost  # type: ignore[method-assign]
+    outcome = bench.run(Indentation(depth_m=0.3e-9, bias_v=0.1, dwell_s=0.1))
+    assert outcome.state is JobState.OUTCOME_UNKNOWN
+    assert not feedback_on(e)
+    assert e.withdrawn
+
+
+def test_feedback_is_not_restored_at_a_bias_that_was_merely_found() -> None:
+    """Somebody has left 1 mV: a move may go on with it, but nothing is switched on at it."""
+    bench = engaged()
+    e = bench.electronics
+    e.bias_v = 0.001
+    assert bench.run(Move(x_m=1e-9, y_m=0.0)).state is JobState.FAILED
+
+    def lost(x_m: float, y_m: float, speed_m_s: float) -> None:
+        e.feedback = False
+        raise DriverError("the move was cut short.")
+
+    bench.driver.move = lost  # type: ignore[method-assign]
+    e.calls.clear()
+    assert bench.run(Move(x_m=2e-9, y_m=0.0)).state is not JobState.FINISHED
+    assert not feedback_on(e)
+    assert e.withdrawn
+
+
+@pytest.mark.parametrize("recipe", [sweep_at(lockin=None), Engage(bias_v=0.3, setpoint_a=1e-10)])
+def test_a_modulation_that_a_job_does_not_reckon_with_is_off_before_its_bias(recipe: Recipe) -> None:
+    """The sweep before has left it on: bias less amplitude would come nearer to zero than allowed."""
+    bench = engaged()
+    e = bench.electronics
+    assert bench.run(sweep_at()).state is JobState.FINISHED
+    assert e.lockin_on
+    at_bias: list[bool] = []
+    original = bench.driver.set_bias
+
+    def look(bias_v: float, slew_v_s: float) -> None:
+        at_bias.append(e.lockin_on)
+        original(bias_v, slew_v_s)
+
+    bench.driver.set_bias = look  # type: ignore[method-assign]
+    assert bench.run(recipe).state is JobState.FINISHED
+    assert at_bias == [False]
+
+
+def test_the_same_modulation_stays_from_sweep_to_sweep() -> None:
+    """Another one is switched off before the bias goes where it was not checked."""
+    bench = engaged()
+    assert SPECTRUM.lockin is not None
+    smaller = msgspec.structs.replace(SPECTRUM.lockin, amplitude_v=0.001)
+    told: list[list[Any]] = []
+    for lockin in (SPECTRUM.lockin, SPECTRUM.lockin, smaller):
+        bench.electronics.calls.clear()
+        assert bench.run(sweep_at(lockin=lockin)).state is JobState.FINISHED
+        told.append([argument for _, name, argument in bench.electronics.calls if name == "set_lockin"])
+    assert told == [[SPECTRUM.lockin], [SPECTRUM.lockin], [None, smaller]]
