@@ -27,8 +27,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # ruff, import rules, types, then all tests; under 15 minutes on two cores.
+# What starts no daemon runs on both cores.
 test: lint types
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 tests/unit tests/wire tests/sim
+	$(BIN)/python -m pytest -q tests/cluster tests/hil
 
 # An autonomous campaign on a recorded grid of a real surface; leaves the report and no process behind.
 demo: $(STAMP)
