@@ -118,7 +118,11 @@ def test_status_shows_the_instruments_and_why_one_is_silent(tmp_path: Path) -> N
     waiting = progress("waiting", "waits: temperature A is 5.25 K, outside 4 K to 4.6 K")
     instruments = (
         AuxiliaryHealth(
-            name="temperature", model="lakeshore335", state="answers", port="/dev/ttyUSB0", connected=CONNECTED,
+            name="temperature",
+            model="lakeshore335",
+            state="answers",
+            port="/dev/ttyUSB0",
+            connected=CONNECTED,
             last=reading(5.25, 5.0, 1.7e9), readings=77, failures=2,
         ),
         AuxiliaryHealth(name="lockin", model="sr830", state="silent", reason="no answer (SNAP? 1,2)"),
