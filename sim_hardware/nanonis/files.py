@@ -108,39 +108,34 @@ def module_settings(lab: Instrument, state: InstrumentState) -> dict[str, Settin
 
 def bias_sweep_settings(lab: Instrument, points: int) -> dict[str, Setting]:
     """Lines of the header that tell how a bias spectrum of so many points was taken."""
-    limits, kept = lab.setting("BiasSpectr.Limits"), lab.setting("BiasSpectr.Props")
-    timing, advanced = lab.setting("BiasSpectr.Timing"), lab.setting("BiasSpectr.AdvProps")
-    module = "Bias Spectroscopy"
+    limits, module = lab.setting("BiasSpectr.Limits"), "Bias Spectroscopy"
+    advanced = lab.setting("BiasSpectr.AdvProps")
     return {
         f"{module}>Sweep Start (V)": limits["start_value_v"],
         f"{module}>Sweep End (V)": limits["end_value_v"],
-        f"{module}>Num Pixel": points,
-        f"{module}>Z Avg time (s)": timing["z_averaging_time_s"],
-        f"{module}>Z offset (m)": timing["z_offset_m"],
-        f"{module}>1st Settling time (s)": timing["initial_settling_time_s"],
-        f"{module}>Settling time (s)": timing["settling_time_s"],
-        f"{module}>Integration time (s)": timing["integration_time_s"],
-        f"{module}>End Settling time (s)": timing["end_settling_time_s"],
-        f"{module}>Z control time (s)": timing["z_control_time_s"],
-        f"{module}>Max Slew rate (V/s)": timing["maximum_slew_rate_v_s"],
-        f"{module}>backward sweep": bool(kept["backward_sweep"]),
-        f"{module}>Number of sweeps": kept["number_of_sweeps"],
+        f"{module}>Z offset (m)": lab.setting("BiasSpectr.Timing")["z_offset_m"],
         f"{module}>Reset Bias": bool(advanced["reset_bias"]),
-        f"{module}>Record final Z": bool(advanced["record_final_z"]),
-        f"{module}>Lock-In run": bool(advanced["lock_in_run"]),
         f"{module}>Z-controller hold": bool(advanced["z_controller_hold"]),
         f"{module}>Sweep mode": lab.setting("BiasSpectr.MLSMode")["sweep_mode"],
+        **_sweep_settings(lab, "BiasSpectr", module, points),
     }
 
 
 def z_sweep_settings(lab: Instrument, points: int) -> dict[str, Setting]:
     """Lines of the header that tell how a Z spectrum of so many points was taken."""
-    reach, kept = lab.setting("ZSpectr.Range"), lab.setting("ZSpectr.Props")
-    timing, advanced = lab.setting("ZSpectr.Timing"), lab.setting("ZSpectr.AdvProps")
-    module = "Z Spectroscopy"
+    reach, module = lab.setting("ZSpectr.Range"), "Z Spectroscopy"
     return {
         f"{module}>Z offset (m)": reach["z_offset_m"],
         f"{module}>Z sweep distance (m)": reach["z_sweep_distance_m"],
+        **_sweep_settings(lab, "ZSpectr", module, points),
+    }
+
+
+def _sweep_settings(lab: Instrument, commands: str, module: str, points: int) -> dict[str, Setting]:
+    """What both kinds of spectra have."""
+    timing, kept = lab.setting(f"{commands}.Timing"), lab.setting(f"{commands}.Props")
+    advanced = lab.setting(f"{commands}.AdvProps")
+    return {
         f"{module}>Num Pixel": points,
         f"{module}>Z Avg time (s)": timing["z_averaging_time_s"],
         f"{module}>1st Settling time (s)": timing["initial_settling_time_s"],
