@@ -23,8 +23,8 @@ GARBAGE_S = 20.0
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_garbage_on_every_port(tmp_path: Path) -> None:
-    """Every process stays the same, answers all along, keeps its connections, gains neither memory nor open files
-    to speak of; nothing is lost, nobody is served on an occupied port, and who behaves is answered."""
+    """Every process stays the same, answers all along, keeps its connections, and gains no memory and no open
+    files to speak of; nothing is lost, nobody is served on an occupied port, and who behaves is answered."""
     outcome = under_garbage(tmp_path, GARBAGE_S, seed=1)
     assert not outcome.faults, "\n".join(outcome.faults)
     assert outcome.comparison.measured == outcome.comparison.journaled > 5

@@ -167,7 +167,7 @@ def _scalar(code: str, rng: random.Random) -> bytes:
         except OverflowError:
             return struct.pack(SCALARS[code], 1e30)
     size = struct.calcsize(SCALARS.get(code, ">B"))
-    return (rng.choice(INTEGERS) % 2 ** (8 * size)).to_bytes(size, "big")
+    return (rng.choice(INTEGERS) & ((1 << 8 * size) - 1)).to_bytes(size, "big")
 
 
 def _text(rng: random.Random, lying: bool) -> bytes:
