@@ -429,3 +429,75 @@ def test_an_entry_that_makes_no_sense_keeps_no_park_from_coming_true(
     driver.withdraw()
     driver.restore_settings()
     assert electronics.settings["SafeTip.Props"]["auto_recovery"] is True
+
+
+def test_a_long_way_to_the_first_line_is_no_standstill(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The electronics bring the tip to the frame at their own, slow pace: that takes as long as it takes."""
+    monkeypatch.setattr("actors.gateway.drivers.nanonis.frames.GRACE_S", 0.05)
+    driver = engaged(connect())
+    driver.move(-400e-9, 0.0, 1e-6)
+    electronics.settings["FolMe.Speed"]["speed_m_s"] = 0.5e-9
+    looks: list[int] = []
+    original = electronics._scan_statusget
+
+    def travelling() -> dict[str, Any]:
+        looks.append(1)
+        return {"status": True} if len(looks) < 12 else original()
+
+    monkeypatch.setattr(electronics, "_scan_statusget", travelling)
+    assert sum(len(piece.rows) for piece in driver.frame(FRAME)) == FRAME.lines
+
+
+def test_a_scan_that_stands_still_is_told(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Near by, and nothing comes."""
+    monkeypatch.setattr("actors.gateway.drivers.nanonis.frames.GRACE_S", 0.05)
+    driver = engaged(connect())
+    driver.move(0.0, 0.0, 1e-6)
+    monkeypatch.setattr(electronics, "_scan_statusget", lambda: {"status": True})
+    with pytest.raises(DriverError, match="awaited line 0"):
+        list(driver.frame(FRAME))
+    assert not electronics.scanning
+
+
+def test_a_controller_that_is_released_a_little_after_its_sweep_is_awaited(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status comes from the real-time system, later than the data: that is nobody else's doing."""
+    driver = engaged(connect())
+    original, late = electronics._zctrl_statusget, [0]
+
+    def swept(bias: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        late[0] = 3
+        return bias * 1e-9
+
+    def status() -> dict[str, Any]:
+        late[0] -= 1
+        return {"status": "hold"} if late[0] >= 0 else original()
+
+    electronics.sweep_samples = swept
+    monkeypatch.setattr(electronics, "_zctrl_statusget", status)
+    driver.sweep(SPECTRUM)
+    assert driver.state().feedback
+
+
+def test_a_scan_that_ends_right_after_a_long_way_has_scanned_nothing_anew(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way to the first line is no time of scanning: what still looks as before is not taken for new."""
+    driver = engaged(connect())
+    driver.move(-400e-9, 0.0, 1e-6)
+    electronics.settings["FolMe.Speed"]["speed_m_s"] = 0.5e-9
+    electronics.old_frame = np.full((8, 16), 1e-9)
+    looks: list[int] = []
+
+    def travelling() -> dict[str, Any]:
+        looks.append(1)
+        return {"status": len(looks) < 12}
+
+    monkeypatch.setattr(electronics, "_scan_statusget", travelling)
+    with pytest.raises(DriverError, match="ended after 0 of 8"):
+        list(driver.frame(FRAME))

@@ -30,6 +30,8 @@ __all__ = ["WINDOWS", "NanonisDriver", "measurement_name", "open_nanonis"]
 
 SWITCH_S = 5.0
 """The Z-controller reads back as switched within this wall time (its switch-off delay included)."""
+RELEASE_S = 1.0
+"""Wall seconds within which the controller is released after a sweep."""
 FOLLOW_S = 1.0
 """Wall seconds within which the current follows a lower setpoint."""
 LOOK_S = 0.01
@@ -213,6 +215,7 @@ class NanonisDriver(Hold):
         began = self._clock.now()
         with self._trip.resting(self._panel):
             bias, channels, saturated = self._swept(recipe)
+        self._await_release()
         return SweepData(
             bias_v=bias,
             channels=channels,
@@ -229,7 +232,9 @@ class NanonisDriver(Hold):
         self._place = None
         places = frames.configure(self._panel, who.signals, recipe, measurement_name(self._job))
         pause = frames.look_s(who.simulated)
-        live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause)
+        travel = self._panel.read(MOVE_SPEED)["speed_m_s"]  # at whose speed it goes there is not told
+        reach = frames.reach_s(recipe, *self._read_place(newest=False), [travel])
+        live = frames.LiveFrame(self._ask, self._stop_scan, self._clock, recipe, places, pause, reach)
         yield from live.lines()
         frames.require_unmoved(self._panel, recipe)
 
@@ -286,6 +291,12 @@ class NanonisDriver(Hold):
                 f"the Z-controller is not switched on: the tip is being withdrawn ({status}).",
                 "Park, then engage.",
             )
+
+    def _await_release(self) -> None:
+        """The controller's status comes a little later than a sweep's data."""
+        until = time.monotonic() + RELEASE_S
+        while self._ask("ZCtrl.StatusGet")["status"] == "hold" and time.monotonic() < until:
+            time.sleep(LOOK_S)
 
     def _await_room_below_trip(self, setpoint_a: float) -> None:
         """Wait, within reason, until a current that the setpoint before allowed has come down."""

@@ -7,8 +7,9 @@ the start, lines of which an end looks exactly as before count as not scanned un
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,13 @@ def require_unmoved(panel: Panel, recipe: Frame) -> None:
         raise ForeignChangeError.of("during the frame", changed)
 
 
+def reach_s(recipe: Frame, x_m: float, y_m: float, speeds_m_s: Iterable[float]) -> float:
+    """Seconds from a place to the frame's farthest corner, at the slowest of these speeds that is one."""
+    away = math.hypot(recipe.centre_x_m - x_m, recipe.centre_y_m - y_m)
+    away += 0.5 * math.hypot(recipe.width_m, recipe.height_m)
+    return away / min([recipe.width_m / recipe.line_time_s, *(v for v in speeds_m_s if v > 0.0)])
+
+
 def _where(recipe: Frame) -> dict[str, Any]:
     area = FrameArea(
         centre_x_m=recipe.centre_x_m,
@@ -99,7 +107,10 @@ def _where(recipe: Frame) -> dict[str, Any]:
 
 
 class LiveFrame:
-    """One scan, from its start to its last line.  ``stop`` ends it from outside its own connection."""
+    """One scan, from its start to its last line.  ``stop`` ends it from outside its own connection.
+
+    ``reach_s``: instrument seconds that the tip may take to its first line.
+    """
 
     def __init__(
         self,
@@ -109,7 +120,9 @@ class LiveFrame:
         recipe: Frame,
         places: list[int],
         look_s: float,
+        reach_s: float = 0.0,
     ) -> None:
+        self._reach_s = reach_s
         self._ask, self._stop, self._clock = ask, stop, clock
         self._recipe, self._places = recipe, places
         self._look_s = look_s
@@ -153,7 +166,7 @@ class LiveFrame:
                         f"the frame ended after {done} of {recipe.lines} lines.",
                         "It was stopped, or the tip was withdrawn meanwhile.",
                     )
-                elif now_s - progress_s > 4.0 * recipe.line_time_s / self._clock.scale + GRACE_S:
+                elif now_s - progress_s > self._patience_s(done):
                     raise DriverError(
                         f"awaited line {done} of a frame for {now_s - progress_s:.1f} s; "
                         f"the scan still runs.",
@@ -165,6 +178,11 @@ class LiveFrame:
         finally:
             if not over:
                 self._stop_quietly()
+
+    def _patience_s(self, done: int) -> float:
+        """Wall seconds after which a scan that brings no further line stands still."""
+        awaited = 4.0 * self._recipe.line_time_s + (0.0 if done else 1.5 * self._reach_s)
+        return awaited / self._clock.scale + GRACE_S
 
     def _pause_s(self) -> float:
         """Wall seconds until it is worth looking again: a line both ways, within reason."""
@@ -227,7 +245,9 @@ class LiveFrame:
         """How many lines from the scan's first are whole in every channel and direction."""
         recipe = self._recipe
         unscanned = self._ends_in(found, np.zeros_like(found))
-        if self._old is not None and not (over and elapsed_s >= IN_DUE_TIME * self._expected_s):
+        if self._old is not None and not (
+            over and elapsed_s >= self._reach_s + IN_DUE_TIME * self._expected_s
+        ):
             unscanned |= self._ends_in(found, self._old)
         found = np.where(unscanned[:, None], np.nan, found)
         flat = found.transpose(2, 0, 1, 3).reshape(recipe.lines, -1)
