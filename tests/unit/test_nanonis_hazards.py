@@ -501,3 +501,22 @@ def test_a_scan_that_ends_right_after_a_long_way_has_scanned_nothing_anew(
     monkeypatch.setattr(electronics, "_scan_statusget", travelling)
     with pytest.raises(DriverError, match="ended after 0 of 8"):
         list(driver.frame(FRAME))
+
+
+def test_a_list_that_cannot_be_read_is_not_wiped(tmp_path: Path) -> None:
+    """Some releases set the modules of a file's header and do not tell them: nothing is set beside them that
+    is not needed."""
+    with scripted(13742) as electronics:
+        electronics.settings["Scan.Props"] |= {
+            "continuous_scan": False,
+            "bouncy_scan": False,
+            "modules": ("Bias", "Lock-in"),
+        }
+        driver = open_driver("nanonis", tmp_path, electronics.address, "worker")
+        assert isinstance(driver, NanonisDriver)
+        engaged(driver)
+        list(driver.frame(FRAME))
+        driver.withdraw()
+        assert driver.restore_settings() == ()
+        assert electronics.settings["Scan.Props"]["modules"] == ("Bias", "Lock-in")
+        driver.close()

@@ -73,7 +73,10 @@ def configure(panel: Panel, signals: Signals, recipe: Frame, series: str) -> lis
     panel.ensure(AREA, **_where(recipe))
     panel.ensure(BUFFER, channel_indexes=places, pixels=recipe.pixels, lines=recipe.lines)
     panel.ensure(SPEED, **speed_arguments(recipe.width_m, recipe.line_time_s))
-    panel.ensure(PROPS, continuous_scan=False, bouncy_scan=False, series_name=series)
+    wanted: dict[str, Any] = {"continuous_scan": False, "bouncy_scan": False}
+    if panel.tells_all(PROPS):
+        wanted["series_name"] = series
+    panel.ensure(PROPS, **wanted)
     return places
 
 

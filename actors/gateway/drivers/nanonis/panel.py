@@ -57,6 +57,13 @@ class Panel:
         """What is set now."""
         return self.channel.ask(f"{setting.stem}Get", **setting.device)
 
+    def tells_all(self, setting: Setting) -> bool:
+        """Whether every field that is set can be read, so that setting one does not lose another."""
+        table = self.channel.table
+        told = table[f"{setting.stem}Get"].result.names
+        asked = table[f"{setting.stem}Set"].arguments.names
+        return all(name in told or name in setting.device for name in asked)
+
     def remember(self, *settings: Setting) -> None:
         """Have these kept as they are now: changing one of them will change others of them too."""
         for setting in settings:
