@@ -141,7 +141,7 @@ class Executor:
         self._engage = Machine(ENGAGE_TABLE)
         self._engage_lock = threading.Lock()
         self._state: InstrumentState | None = None
-        self._acted = False
+        self._acted = self._tripped_before = False
         self._generation = 0
         self._expected = Expected()
         self._outcome = Outcome(JobState.FAILED)
@@ -190,13 +190,14 @@ class Executor:
     def run(self, job: Job, emit: Callable[[ChunkBody], None]) -> Outcome:
         """Act on a job.  ``emit`` takes the lines of frames as they come; a sweep's data is in the
         outcome."""
-        self._acted = False
+        self._acted = self._tripped_before = False
         self._generation = self._gate.generation
         self._expected = Expected()
         self._outcome = outcome = Outcome(JobState.FINISHED)
         told = False
         try:
             state = self._first_reading()
+            self._tripped_before = state.tripped
             outcome.began_s = state.time_s
             check_recipe(job.recipe, self._limits, self._info)
             self._check_ready(job, state)
@@ -397,6 +398,10 @@ class Executor:
             return
         try:
             state = self._read()
+            if state.tripped and not self._tripped_before:
+                reason = f"job {job.job_id}: the electronics withdrew the tip by themselves"
+                self._guard.ask_park(reason, "job", latch="trip")
+                return
             if _runs(job.recipe, state):
                 state = self._stop_what_runs(job.recipe)
             if state.withdrawn and not state.feedback:
@@ -407,7 +412,6 @@ class Executor:
                 return
             problem = f"feedback {state.feedback}, bias {format_quantity(state.bias_v, 'V')}"
             problem += "".join(f", {what}" for what in running_in(state))
-            problem += ", the electronics withdrew it by themselves" if state.tripped else ""
             held = not state.feedback and not state.withdrawn and not state.tripped and not busy
             # Whether the tip shaper still runs does not show.
             if held and not isinstance(job.recipe, Indentation) and self._restore_feedback():

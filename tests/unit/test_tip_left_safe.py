@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from fake_driver import FakeDriver, FakeElectronics
-from gateway_parts import FRAME, SPECTRUM, Bench, sweep_at
+from gateway_parts import ENGAGE, FRAME, SPECTRUM, Bench, sweep_at
 
 from protocols.errors import DriverError
 from protocols.messages.data import InstrumentState
@@ -52,7 +52,35 @@ def test_a_tip_that_the_electronics_withdrew_by_themselves_is_not_brought_back()
     outcome = bench.run(sweep_at(x_m=1e-9))
     assert outcome.state is not JobState.FINISHED
     assert not feedback_on(e)
-    assert bench.guard.asked
+    assert [latch for _, _, latch in bench.guard.asked] == ["trip"]
+
+
+def test_a_trip_latches_also_if_only_a_job_has_seen_it() -> None:
+    """The guard looks now and then; the electronics may say it for a moment only, with the tip up already."""
+    bench = engaged()
+    e = bench.electronics
+    tripped: list[bool] = []
+    original = bench.driver.state
+
+    def trip(x_m: float, y_m: float, speed_m_s: float) -> None:
+        e.feedback, e.withdrawn, e.z_m = False, True, 250e-9
+        tripped.append(True)
+        raise DriverError("the move was cut short.")
+
+    bench.driver.state = lambda: msgspec.structs.replace(original(), tripped=bool(tripped))  # type: ignore[method-assign]
+    bench.driver.move = trip  # type: ignore[method-assign]
+    assert bench.run(sweep_at(x_m=1e-9)).state is not JobState.FINISHED
+    assert [latch for _, _, latch in bench.guard.asked] == ["trip"]
+
+
+def test_a_trip_that_was_there_before_a_job_latches_no_second_time() -> None:
+    """The status stays until the controller is on again: a person has acknowledged it."""
+    bench = Bench()
+    original = bench.driver.state
+    bench.driver.state = lambda: msgspec.structs.replace(original(), tripped=True)  # type: ignore[method-assign]
+    bench.electronics.refuse = {"set_setpoint": 1}
+    assert bench.run(ENGAGE).state is JobState.FAILED
+    assert [latch for _, _, latch in bench.guard.asked if latch] == []
 
 
 def test_feedback_is_not_switched_on_while_a_sweep_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
