@@ -24,6 +24,9 @@ POLL_S = 0.03
 BLIND_S = 1.0
 """An engaged tip whose electronics were not readable for so long is parked."""
 
+INFO_S = 2.0
+"""Others may set ranges: they are asked for again after this time."""
+
 LINGERS_S = 5.0
 """A range alarm stays this long after its cause, so that nobody misses it."""
 
@@ -82,6 +85,7 @@ class Hands:
         self._watch, self._alarms, self._approaching = watch, alarms, approaching
         self._read_s = time.monotonic()
         self._tripped = False
+        self._info_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._use, name="hands", daemon=True)
         self.instrument: InstrumentState | None = None
@@ -149,7 +153,10 @@ class Hands:
 
     def _look(self) -> None:
         try:
-            state = self._electronics.driver().state()
+            driver = self._electronics.driver()
+            state = driver.state()
+            if time.monotonic() - self._info_s >= INFO_S:
+                self._watch.info, self._info_s = driver.info(), time.monotonic()
         except (TunnelpilotError, OSError) as problem:
             self._cannot_look(str(problem))
             return

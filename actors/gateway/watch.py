@@ -26,7 +26,8 @@ class Watch:
 
     def __init__(self, limits: Limits, info: DriverInfo) -> None:
         self._limits = limits
-        self._info = info
+        self.info = info
+        """Ranges as they are now."""
         self._above_since_s: float | None = None
 
     def forget(self) -> None:
@@ -56,9 +57,9 @@ class Watch:
         if state.withdrawn or not state.feedback or approaching:
             return alarms
         for axis, value, (low, high), margin in (
-            ("z", state.z_m, self._info.z_range_m, self._limits.z_hold_margin),
-            ("x", state.x_m, self._info.x_range_m, self._limits.xy_hold_margin),
-            ("y", state.y_m, self._info.y_range_m, self._limits.xy_hold_margin),
+            ("z", state.z_m, self.info.z_range_m, self._limits.z_hold_margin),
+            ("x", state.x_m, self.info.x_range_m, self._limits.xy_hold_margin),
+            ("y", state.y_m, self.info.y_range_m, self._limits.xy_hold_margin),
         ):
             if min(value - low, high - value) < margin * (high - low):
                 advice = "; it needs the coarse motor" if axis == "z" else ""
@@ -71,7 +72,7 @@ class Watch:
     def _look_at_current(self, state: InstrumentState) -> Finding | None:
         threshold = max(10.0 * abs(state.setpoint_a), self._limits.trip_current)
         current = abs(state.current_a)
-        above = current > threshold or current >= AT_THE_RAIL * self._info.preamplifier_rail_a
+        above = current > threshold or current >= AT_THE_RAIL * self.info.preamplifier_rail_a
         if not (above and state.feedback and not state.sweeping and not state.withdrawn):
             self._above_since_s = None
             return None
@@ -89,7 +90,7 @@ class Watch:
         )
 
     def _look_at_z(self, state: InstrumentState) -> Finding | None:
-        low, high = self._info.z_range_m
+        low, high = self.info.z_range_m
         margin = self._limits.z_park_margin * (high - low)
         if low + margin <= state.z_m <= high - margin:
             return None

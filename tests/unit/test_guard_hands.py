@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake_driver import FakeDriver, FakeElectronics
 from gateway_parts import shipped_limits
@@ -169,3 +170,23 @@ def test_electronics_that_cannot_be_read_at_start_are_told_to_withdraw(
     with pytest.raises(DriverError):
         open_with_patience(lambda: FakeDriver(e, "guard"), withdraw=True)
     assert e.withdrawn
+
+
+def test_the_guard_reckons_with_the_rail_as_it_is_now(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody chose another gain: a current at the new rail trips, however far below the old one."""
+    monkeypatch.setattr("actors.gateway.hands.INFO_S", 0.0)
+    guarded.engage()
+    e = guarded.electronics
+    e.info = msgspec.structs.replace(e.info, preamplifier_rail_a=1e-9)
+    original = guarded.driver.state
+
+    def at_the_rail() -> InstrumentState:
+        e.time_s += 1.0
+        e.current_a = 1e-9
+        return original()
+
+    guarded.driver.state = at_the_rail  # type: ignore[method-assign]
+    guarded.await_park()
+    assert guarded.parker.cause == "trip"

@@ -520,3 +520,17 @@ def test_a_list_that_cannot_be_read_is_not_wiped(tmp_path: Path) -> None:
         assert driver.restore_settings() == ()
         assert electronics.settings["Scan.Props"]["modules"] == ("Bias", "Lock-in")
         driver.close()
+
+
+def test_ranges_are_those_of_now(
+    electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others choose the gain and set Z's limits: whoever watches asks again now and then."""
+    guard = connect("guard")
+    assert np.allclose(guard.info().preamplifier_rail_a, 1e-8, rtol=1e-6, atol=0)
+    gains = {"gains": ("LN 10^9", "LN 10^10"), "gain_index": 1, "filters": (), "filter_index": 0}
+    monkeypatch.setattr(electronics, "_current_gainsget", lambda: gains)
+    electronics.z_limits = (-100e-9, 100e-9)
+    monkeypatch.setattr("actors.gateway.drivers.nanonis.hold.INFO_S", 0.0)
+    assert np.allclose(guard.info().preamplifier_rail_a, 1e-9, rtol=1e-6, atol=0)
+    assert np.allclose(guard.info().z_range_m, (-100e-9, 100e-9), rtol=1e-6, atol=0)

@@ -5,18 +5,20 @@ Everything that both halves of the gateway do; what the worker does beside it is
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import structlog
 
 from actors.gateway.drivers.nanonis import lockin
 from actors.gateway.drivers.nanonis.channel import ANSWER_S, Channel
 from actors.gateway.drivers.nanonis.clock import InstrumentClock, RunningClock, SteppedClock
-from actors.gateway.drivers.nanonis.identity import Identity, recognise, z_range
+from actors.gateway.drivers.nanonis.identity import Identity, rail_a, recognise, z_range
 from actors.gateway.drivers.nanonis.link import Link
 from actors.gateway.drivers.nanonis.original import OriginalSettings
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
@@ -36,6 +38,9 @@ GRACE_S = 10.0
 """Wall seconds that a long action may take beyond what was expected of it."""
 TRY_AGAIN_S, TRY_S = 1.0, 0.3
 """Wall seconds between questions whether a port that broke serves again, and for each answer."""
+
+INFO_S = 1.0
+"""Wall seconds for which ranges are believed."""
 
 LATER = frozenset({lockin.ON_OFF.stem})
 """A parked tip has no modulation: whether there was one before is restored at the very end."""
@@ -65,13 +70,22 @@ class Hold:
         self._clock: InstrumentClock = RunningClock()
         self._z_range: tuple[float, float] = (0.0, 0.0)
         self._trip = FastTrip(math.inf)
+        self._info_s = -math.inf
         self._tried_s = self._stop_port_tried_s = -math.inf
 
     # -- reading ---------------------------------------------------------------------------------------------
 
     def info(self) -> DriverInfo:
-        """Ranges and identity; asked once."""
-        return self._who().info
+        """Ranges and identity.  What others may set (gain, Z's limits) is asked again now and then."""
+        who = self._who()
+        if time.monotonic() - self._info_s < INFO_S:
+            return who.info
+        channel = self._reading()
+        self._z_range, rail = z_range(channel), rail_a(channel, who.signals)
+        self._info_s = time.monotonic()
+        info = msgspec.structs.replace(who.info, z_range_m=self._z_range, preamplifier_rail_a=rail)
+        self._identity = dataclasses.replace(who, info=info)
+        return info
 
     def state(self) -> InstrumentState:
         """Read everything back; over the second port while the first is busy or broken."""
@@ -161,7 +175,7 @@ class Hold:
                     self._urgent.release = found.release
                     self._urgent.ask("Bias.Get", answer_s=STOP_ANSWER_S)  # whoever comes later is not served
                     self._clock = self._clock_of(found)
-                    self._z_range = found.info.z_range_m
+                    self._z_range, self._info_s = found.info.z_range_m, time.monotonic()
                     self._trip = FastTrip(found.info.preamplifier_rail_a)
                     self._identity = found
                     log.info("electronics", name=found.info.name, release=found.release, role=self.role)
