@@ -34,9 +34,10 @@ REGISTRY.settings["Current.Calibr"] = Settings(
 
 
 def applied(lab: Instrument, shown_v: float) -> float:
-    """The voltage at the junction for a bias as the panel shows it."""
+    """The voltage at the junction for a bias as the panel shows it; whatever the calibration says, the output
+    gives no more than its range."""
     kept = lab.setting("Bias.Calibr")
-    return (shown_v - float(kept["offset"])) / (float(kept["calibration"]) or 1.0)
+    return coerced(lab, (shown_v - float(kept["offset"])) / (float(kept["calibration"]) or 1.0))
 
 
 def shown(lab: Instrument, applied_v: Any) -> Any:
@@ -46,7 +47,7 @@ def shown(lab: Instrument, applied_v: Any) -> Any:
 
 
 def coerced(lab: Instrument, bias_v: float) -> float:
-    """A bias brought into the output's present range, as the electronics do."""
+    """A bias (V) brought into the output's present range, as the electronics do."""
     low, high = lab.world.settings.bias_range_v
     reach = RANGES_V[lab.setting("Bias.Range")["bias_range_index"]]
     return min(max(bias_v, low, -reach), high, reach)

@@ -71,6 +71,19 @@ def spectroscopy(client: Client, points: int = 41, sweeps: int = 1, backward: bo
 # -- bias, current, Z ----------------------------------------------------------------------------------------
 
 
+def test_a_calibration_does_not_raise_what_the_output_can_give(flat: Served) -> None:
+    """The junction never gets more than the output's range, and a ramp there ends; the panel shows what a
+    calibration makes of it."""
+    client = flat.client()
+    for calibration, offset in ((1e-3, 0.0), (1.0, 1e30)):
+        client("Bias.CalibrSet", calibration, offset)
+        client("Bias.Set", 10.0)
+        assert abs(flat.world.state().bias_v) == 10.0
+    client("Bias.CalibrSet", 1.0, 0.0)
+    client("Bias.Set", 1.0)
+    assert flat.world.state().bias_v == 1.0
+
+
 @proves("Bias.Set", "Bias.Get", "Bias.RangeSet", "Bias.CalibrSet", "Signals.ValGet")
 def test_bias_is_the_junctions_voltage(flat: Served) -> None:
     """Set, it is at the junction and in the signals; it is coerced into the range, and calibrated."""
