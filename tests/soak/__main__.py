@@ -11,10 +11,12 @@ All at the same time.  Ends with status 1 if anything died, was started again, g
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.state:
         (options.state / "soak.json").write_bytes(msgspec.json.encode(_samples(outcome)))
     console.print(f"{time.monotonic() - began:.0f} s in all")
-    for fault in outcome.faults:
-        console.print(fault, style="bold red", markup=False)
+    for fault, times in Counter(outcome.faults).items():
+        console.print(fault if times == 1 else f"{fault} ({times} times)", style="bold red", markup=False)
     return 1 if outcome.faults else 0
 
 
@@ -69,6 +71,9 @@ def show(outcome: Outcome, seconds: float, console: Console) -> None:
         sent.add_row(name, str(count))
     console.print(sent)
     console.print(_waits(outcome))
+    console.print(
+        f"waits for a processor: {1e3 * outcome.starved_s:.0f} ms at most; load {os.getloadavg()[0]:.1f}"
+    )
     books = outcome.comparison
     console.print(
         f"{outcome.spectra} spectra; {books.measured} measured, {books.journaled} journaled, "

@@ -45,6 +45,9 @@ class Outcome:
     comparison: Comparison
     round_trips_s: list[float]
     """Of the good client on a port of its own."""
+    starved_s: float
+    """The longest that the test's own process was kept waiting: above some tenths of a second the computer is
+    busy with other things, and the gateway's halves rightly lose patience with each other."""
     served_s: list[float]
     """Until an honest client had its answer on an attacked port, from before it connected."""
     faults: list[str]
@@ -141,7 +144,7 @@ def under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
         finally:
             siege.close()
         subjects = watch.conclude()
-    return judge(state, RUN, subjects, found)
+    return judge(state, RUN, watch, subjects, found)
 
 
 async def _carry_out(run: BlockingRun) -> None:
@@ -151,7 +154,9 @@ async def _carry_out(run: BlockingRun) -> None:
         await run.close()
 
 
-def judge(state: Path, run: str, subjects: list[Subject], found: tuple[Told, list[float]]) -> Outcome:
+def judge(
+    state: Path, run: str, watch: Watch, subjects: list[Subject], found: tuple[Told, list[float]]
+) -> Outcome:
     """Look into the books; nothing writes them any more."""
     told, round_trips = found
     faults = [f"{subject.name}: {fault}" for subject in subjects for fault in subject.faults]
@@ -164,5 +169,13 @@ def judge(state: Path, run: str, subjects: list[Subject], found: tuple[Told, lis
     if not spectra:
         faults.append("not one spectrum was taken meanwhile")
     return Outcome(
-        subjects, told.ports, dict(told.counts), spectra, comparison, round_trips, told.served_s, faults
+        subjects=subjects,
+        ports=told.ports,
+        sent=dict(told.counts),
+        spectra=spectra,
+        comparison=comparison,
+        round_trips_s=round_trips,
+        starved_s=watch.starved_s,
+        served_s=told.served_s,
+        faults=faults,
     )

@@ -115,6 +115,8 @@ class Watch:
         self._holding: list[str] = []
         for port in ports:
             self._measure(port.process, pid(state, port))
+        self.starved_s = 0.0
+        """The longest that this process, which wants next to nothing, had to wait for a processor."""
         self._over = threading.Event()
         self._rng = random.Random(0)
 
@@ -180,7 +182,10 @@ class Watch:
                 )
 
     def _weigh(self) -> None:
-        while not self._over.wait(PERIOD_S):
+        due = time.monotonic() + PERIOD_S
+        while not self._over.wait(max(due - time.monotonic(), 0.0)):
+            self.starved_s = max(self.starved_s, time.monotonic() - due)
+            due = time.monotonic() + PERIOD_S
             for subject in self.subjects.values():
                 subject.weights.take()
 

@@ -16,7 +16,6 @@ import psutil
 from actors.console.daemon_link import DaemonLink
 from actors.console.daemon_process import ensure_daemon, shut_down
 from actors.journal.reader import JournalReader
-from protocols.errors import TunnelpilotError
 from protocols.files.campaign_toml import parse_campaign
 from protocols.files.state_directory import read_endpoints
 from protocols.messages.daemon import AbortRun, RunAccepted, RunAnswer, StartRun
@@ -73,7 +72,7 @@ def daemon_under_garbage(state: Path, seconds: float, seed: int) -> Outcome:
         shut_down(state)
     finally:
         faults += _clear_away(state)
-    outcome = judge(state, run, subjects, found)
+    outcome = judge(state, run, watch, subjects, found)
     outcome.faults = faults + outcome.faults
     return outcome
 
@@ -151,17 +150,25 @@ def _end_run(state: Path, run: str) -> list[str]:
     """A few spectra more in peace, then the end; what is wrong with that."""
     if _state(state, run) in FINAL_RUN_STATES:
         return ["the run ended before the garbage did"]
-    try:
-        with DaemonLink(state) as link:
-            before = _spectra(link)
-            await_that(
-                "spectra after the garbage", lambda: _spectra(link) >= before + MORE_SPECTRA, COMPLETION_S
-            )
-            link.ask(AbortRun(reason="the garbage is over"), RunAnswer, COMPLETION_S)
-        await_that(f"the end of {run}", lambda: _state(state, run) in FINAL_RUN_STATES, COMPLETION_S)
-    except (AssertionError, TunnelpilotError) as stuck:
-        return [str(stuck)]
-    return []
+    faults: list[str] = []
+    with DaemonLink(state) as link:
+        before = _spectra(link)
+        for what, look in (
+            ("spectra after the garbage", lambda: _spectra(link) >= before + MORE_SPECTRA),
+            ("the end of the run", lambda: _is_ended(state, run, link)),
+        ):
+            try:
+                await_that(what, look, COMPLETION_S)
+            except AssertionError as stuck:
+                faults.append(str(stuck))
+    return faults
+
+
+def _is_ended(state: Path, run: str, link: DaemonLink) -> bool:
+    if _state(state, run) in FINAL_RUN_STATES:
+        return True
+    link.ask(AbortRun(reason="the garbage is over"), RunAnswer, COMPLETION_S)
+    return False
 
 
 def _state(state: Path, run: str) -> str:
