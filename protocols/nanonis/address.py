@@ -83,6 +83,6 @@ def _ports(text: str, ports_text: str) -> tuple[int, ...]:
 
 def _release(text: str, options: str) -> int:
     name, _, value = options.partition("=")
-    if name != "release" or not value.isdigit() or not OLDEST_RELEASE <= int(value) < 10 * RELEASE:
+    if name != "release" or not value.isdecimal() or not OLDEST_RELEASE <= int(value) < 10 * RELEASE:
         raise ConfigError(f"the address {text!r}: {options!r} is no release, like release={RELEASE}.", _FORM)
     return int(value)

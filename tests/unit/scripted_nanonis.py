@@ -55,6 +55,8 @@ class ScriptedNanonis:
         self.held = threading.Event()
         """Commands with the fault "hold" wait for it."""
         self.open: set[str] = set()
+        self.refused: set[str] = set()
+        """Modules that these electronics do not have."""
         self.bias_v, self.setpoint_a, self.feedback = 0.1, 1e-10, False
         self.x_m = self.y_m = 0.0
         self.z_limits = (-250e-9, 250e-9)
@@ -381,6 +383,8 @@ class ScriptedNanonis:
         if fault == "stray":
             return bytes(8) + replies.refusal(command.name, "Module not available")
         module = command.module
+        if module in self.refused:
+            return replies.failure(command, replies.MODULE_NOT_AVAILABLE)
         if module == "BiasSpectr" and module not in self.open and not command.name.endswith("Open"):
             return replies.failure(command, replies.module_closed("Bias Spectroscopy"))
         found = self.carry_out(command, arguments)

@@ -14,7 +14,7 @@ import pytest
 
 from actors.gateway.drivers import open_driver
 from actors.gateway.drivers.nanonis.driver import NanonisDriver
-from protocols.errors import DriverError
+from protocols.errors import ConfigError, DriverError
 from protocols.messages.jobs import CHANGED_BY_OTHERS
 from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
 from protocols.nanonis.conventions import grab_from_frame
@@ -522,6 +522,12 @@ def test_a_list_that_cannot_be_read_is_not_wiped(tmp_path: Path) -> None:
         driver.close()
 
 
+def test_a_release_in_other_digits_is_refused_with_the_address_form(tmp_path: Path) -> None:
+    """A superscript is a digit to Python and no number."""
+    with pytest.raises(ConfigError, match="no release"):
+        open_driver("nanonis", tmp_path, "h:6501-6504?release=\u00b2", "worker")
+
+
 def test_ranges_are_those_of_now(
     electronics: ScriptedNanonis, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,3 +540,16 @@ def test_ranges_are_those_of_now(
     monkeypatch.setattr("actors.gateway.drivers.nanonis.hold.INFO_S", 0.0)
     assert np.allclose(guard.info().preamplifier_rail_a, 1e-9, rtol=1e-6, atol=0)
     assert np.allclose(guard.info().z_range_m, (-100e-9, 100e-9), rtol=1e-6, atol=0)
+
+
+def test_electronics_without_a_lock_in_can_be_read_and_parked(
+    electronics: ScriptedNanonis, connect: Connect
+) -> None:
+    """It is an option of theirs: what needs none works, what needs one says so."""
+    electronics.refused.add("LockIn")
+    driver = engaged(connect())
+    assert not driver.state().lockin_on
+    assert driver.sweep(SPECTRUM).channels[0].name == "current"
+    driver.set_lockin(None)
+    with pytest.raises(DriverError, match="not available"):
+        driver.set_lockin(LockIn(amplitude_v=0.005, frequency_hz=900.0, time_constant_s=1e-3))

@@ -10,6 +10,7 @@ import math
 
 from actors.gateway.drivers.nanonis.identity import Signals
 from actors.gateway.drivers.nanonis.panel import Panel, Setting
+from protocols.errors import DriverError
 from protocols.messages.recipes import LockIn
 
 MODULATOR = {"modulator_number": 1}
@@ -56,9 +57,16 @@ def switch_on(panel: Panel, signals: Signals, settings: LockIn) -> None:
 
 
 def switch_off(panel: Panel) -> None:
-    """No modulation.
+    """No modulation; electronics without a lock-in have none.
 
     Raises:
         DriverError: it stayed on.
     """
+    try:
+        if not panel.read(ON_OFF)["on_off"]:
+            return
+    except DriverError as problem:
+        if problem.details.get("outcome") != "refused":
+            raise
+        return
     panel.ensure(ON_OFF, on_off=False)

@@ -36,8 +36,8 @@ def read_state(
     bias = ask("Bias.Get")["bias_v"]
     setpoint = ask("ZCtrl.SetpntGet")["setpoint"]
     scanning = ask("Scan.StatusGet")["status"]
-    sweeping = _sweeping(ask)
-    lockin = ask("LockIn.ModOnOffGet", modulator_number=1)["on_off"]
+    sweeping = _if_there(ask, "BiasSpectr.StatusGet", "status")  # none runs whose window was never opened
+    lockin = _if_there(ask, "LockIn.ModOnOffGet", "on_off", modulator_number=1)
     current, x, y, z = read_signals(ask, signals)
     _require_numbers(bias=bias, setpoint=setpoint, current=current, x=x, y=y, z=z)
     low, high = z_range_m
@@ -54,7 +54,7 @@ def read_state(
         z_m=z,
         scanning=bool(scanning),
         sweeping=sweeping,
-        lockin_on=bool(lockin),
+        lockin_on=lockin,
         tripped=status == "safe tip",
     )
 
@@ -90,10 +90,10 @@ def _require_numbers(**values: float) -> None:
         raise DriverError(f"the electronics gave no number for {', '.join(none)}.", "Look at its signal.")
 
 
-def _sweeping(ask: Ask) -> bool:
-    """Whether a bias sweep runs; one whose window was never opened runs none."""
+def _if_there(ask: Ask, command: str, field: str, **arguments: int) -> bool:
+    """Whether something is on; a module that is not there, or not open, is off."""
     try:
-        return bool(ask("BiasSpectr.StatusGet")["status"])
+        return bool(ask(command, **arguments)[field])
     except DriverError as problem:
         if problem.details.get("outcome") != "refused":
             raise
