@@ -129,10 +129,12 @@ class World:
             found = read_endpoints(self.state, "gateway")
         except TunnelpilotError:
             return False
-        known = (str(found.get("driver", "sim")), str(found.get("electronics", "")))
-        if instrument.driver == "sim":
-            return known[0] != "sim"
-        return known != (instrument.driver, instrument.address)
+        driver, address = str(found.get("driver", "sim")), str(found.get("electronics", ""))
+        if instrument.driver != driver:
+            return True
+        if driver == "nanonis":  # one address can be written in several ways
+            return parse_address(address) != parse_address(instrument.address)
+        return driver != "sim" and address != instrument.address
 
     def _refuse_other_electronics(self, instrument: InstrumentSection) -> None:
         """A gateway that a person has started is left alone.
