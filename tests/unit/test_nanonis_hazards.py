@@ -553,3 +553,15 @@ def test_electronics_without_a_lock_in_can_be_read_and_parked(
     driver.set_lockin(None)
     with pytest.raises(DriverError, match="not available"):
         driver.set_lockin(LockIn(amplitude_v=0.005, frequency_hz=900.0, time_constant_s=1e-3))
+
+
+def test_safetip_is_armed_again_also_if_its_rest_could_not_be_confirmed(
+    electronics: ScriptedNanonis, connect: Connect
+) -> None:
+    """It was switched off and the read-back failed: the tip is not left without it."""
+    driver = engaged(connect())
+    electronics.plan("SafeTip.OnOffGet", None, "zeros")
+    with pytest.raises(DriverError, match="not available"):
+        driver.pulse(1.0, 0.01, hold_z=True)
+    assert electronics.said("Bias.Pulse") == []
+    assert electronics.settings["SafeTip.OnOff"]["status"]

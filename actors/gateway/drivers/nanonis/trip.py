@@ -83,8 +83,8 @@ class FastTrip:
         if self._trip_a is None:
             yield
             return
-        panel.ensure(ON_OFF, status=False)
         try:
+            panel.ensure(ON_OFF, status=False)
             yield
         except BaseException:
             try:
