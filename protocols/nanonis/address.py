@@ -8,8 +8,11 @@ do the worker and the guard of the gateway:
 1st      worker: commands, which may block; readings while it is free
 2nd      worker: stop and withdraw; readings while the first is busy
 3rd      guard: readings, and the end of a park (lock-in off, bias to rest)
-4th      guard: emergency stop (withdraw, stop) and nothing else
+4th      guard: emergency stop (withdraw, stop); readings while the third is broken
 =======  ===============================================================================
+
+On the ports for stops a withdrawal goes before a stop, and a stop before a reading: one that is not answered
+soon is given up for it.
 """
 
 from __future__ import annotations

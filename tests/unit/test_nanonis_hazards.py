@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -565,3 +566,31 @@ def test_safetip_is_armed_again_also_if_its_rest_could_not_be_confirmed(
         driver.pulse(1.0, 0.01, hold_z=True)
     assert electronics.said("Bias.Pulse") == []
     assert electronics.settings["SafeTip.OnOff"]["status"]
+
+
+def test_stops_go_before_readings_and_the_withdrawal_before_stops(
+    electronics: ScriptedNanonis, connect: Connect
+) -> None:
+    """A reading without an answer is given up for a stop, and a stop without one for a withdrawal."""
+    driver = connect()
+    driver.state()
+    driver._commands.link._suspect, driver._tried_s = True, float("inf")
+    for held, act, arrived in (
+        ("Signals.ValsGet", driver.stop, "FolMe.Stop"),
+        ("BiasSpectr.Stop", driver.withdraw, "ZCtrl.Withdraw"),
+    ):
+        electronics.plan(held, "silent")
+        before = len(electronics.said(held))
+        waiting = threading.Thread(
+            target=_quietly, args=(driver.state if act == driver.stop else driver.stop,)
+        )
+        waiting.start()
+        electronics.await_call(held, before + 1)
+        act()
+        assert electronics.said(arrived)
+        waiting.join(10.0)
+
+
+def _quietly(act: Callable[[], Any]) -> None:
+    with contextlib.suppress(DriverError):
+        act()

@@ -37,7 +37,7 @@ class Channel:
         *,
         answer_s: float = ANSWER_S,
         repeat: bool | None = None,
-        urgent: bool = False,
+        urgency: int = 0,
         **arguments: Any,
     ) -> dict[str, Any]:
         """Have a command carried out; its result by name.
@@ -46,16 +46,16 @@ class Channel:
             name: as in the vendor's manual.
             answer_s: wall seconds until the answer must be there.
             repeat: whether it may be sent again when the connection breaks; None: if it only reads.
-            urgent: whether a request under way that is not answered soon is given up for it.
+            urgency: a less urgent request under way that is not answered soon is given up for it.
             arguments: by name, as they are meant (``protocols.nanonis.codings``).
 
         Raises:
             DriverError: not carried out, refused, coded impossibly, or no answer in time.
         """
-        return self._decoded(*self._raw(name, answer_s, repeat, urgent, arguments))
+        return self._decoded(*self._raw(name, answer_s, repeat, urgency, arguments))
 
     def _raw(
-        self, name: str, answer_s: float, repeat: bool | None, urgent: bool, arguments: dict[str, Any]
+        self, name: str, answer_s: float, repeat: bool | None, urgency: int, arguments: dict[str, Any]
     ) -> tuple[Command, bytes]:
         try:
             command = self.table[name]
@@ -68,7 +68,7 @@ class Channel:
                 outcome="impossible",
             ) from impossible
         repeatable = name.endswith("Get") if repeat is None else repeat
-        return command, self.link.exchange(command.name, body, answer_s, repeat=repeatable, urgent=urgent)
+        return command, self.link.exchange(command.name, body, answer_s, repeat=repeatable, urgency=urgency)
 
     def _decoded(self, command: Command, body: bytes) -> dict[str, Any]:
         try:

@@ -112,7 +112,7 @@ class Hold:
             "ZCtrl.Withdraw",
             answer_s=STOP_ANSWER_S,
             repeat=True,
-            urgent=True,
+            urgency=2,
             wait=False,
             timeout_ms=timeout_ms(None),
         )
@@ -132,7 +132,7 @@ class Hold:
         )
         for name, arguments in stops:
             try:
-                self._urgent.ask(name, answer_s=STOP_ANSWER_S, repeat=True, **arguments)
+                self._urgent.ask(name, answer_s=STOP_ANSWER_S, repeat=True, urgency=1, **arguments)
             except DriverError as problem:
                 problems.append(problem)  # nothing of that kind runs, or its window is not open
                 if problem.details.get("outcome") != "refused":

@@ -68,7 +68,7 @@ class Link:
         """What waits for its turn and goes before everything else."""
         self._occupied_by = ""
         self._occupied_s = 0.0
-        self._occupied_urgently = False
+        self._occupied_urgency = 0
         self._heard: Heard | None = None
         self.connections = 0
         """How often it connected."""
@@ -93,11 +93,11 @@ class Link:
         return self._turn.locked() or (found is not None and not _is_over(found))
 
     def exchange(
-        self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False, urgent: bool = False
+        self, command: str, body: bytes, deadline_s: float, *, repeat: bool = False, urgency: int = 0
     ) -> bytes:
         """Send a request and wait for its answer's body, at most ``deadline_s`` altogether.
 
-        ``urgent``: a request under way that is not answered soon is given up for it.
+        ``urgency``: a less urgent request under way that is not answered soon is given up for it.
 
         Raises:
             DriverError: what was awaited, from whom, for how long, the last answer before, what to do.
@@ -105,9 +105,7 @@ class Link:
         """
         began = time.monotonic()
         until = began + deadline_s
-        if not (
-            self._take_before_others(command, until) if urgent else self._turn.acquire(timeout=deadline_s)
-        ):
+        if not self._take_turn(command, until, urgency):
             raise DriverError(
                 f"{command} waited for {deadline_s:g} s at {self}: it is busy with {self._occupied_by} since "
                 f"{time.monotonic() - self._occupied_s:.1f} s.",
@@ -115,7 +113,7 @@ class Link:
                 **self._details(command, deadline_s, "not sent"),
             )
         try:
-            self._occupied_by, self._occupied_s, self._occupied_urgently = command, began, urgent
+            self._occupied_by, self._occupied_s, self._occupied_urgency = command, began, urgency
             return self._exchange(command, body, began, until, repeat)
         finally:
             self._turn.release()
@@ -134,14 +132,17 @@ class Link:
 
     # -- one request -----------------------------------------------------------------------------------------
 
-    def _take_before_others(self, command: str, until: float) -> bool:
-        """Have the turn; whoever has it and gets no answer is interrupted."""
-        if self._turn.acquire(timeout=min(YIELD_S, until - time.monotonic())):
+    def _take_turn(self, command: str, until: float, urgency: int) -> bool:
+        """Have the turn; whoever has it, is less urgent and gets no answer is interrupted."""
+        left = max(until - time.monotonic(), 0.0)
+        if self._turn.acquire(timeout=min(YIELD_S, left) if urgency else left):
             return True
+        if self._occupied_urgency >= urgency:
+            return self._turn.acquire(timeout=max(until - time.monotonic(), 0.0))
         self._go_before = command
         try:
             found = self._socket
-            if found is not None and not self._occupied_urgently:
+            if found is not None:
                 _shut(found)
             return self._turn.acquire(timeout=max(until - time.monotonic(), 0.0))
         finally:
