@@ -83,7 +83,7 @@ def slow_noise(
     """
     count = current_a.shape[-1]
     total = np.zeros(current_a.shape)
-    if settings.flicker_share > 0.0 and settings.shot_noise > 0.0 and count > 1:
+    if settings.flicker_share > 0.0 and count > 1:
         frequency = np.arange(count // 2 + 1) / (count * dwell_s)
         density = np.zeros(len(frequency))
         density[1:] = 1.0 / frequency[1:]
@@ -92,7 +92,7 @@ def slow_noise(
             * np.clip(current_a, -settings.rail_a, settings.rail_a)
             * coloured_noise(density, count, dwell_s, rng, current_a.shape[:-1])
         )
-    if settings.mains_a > 0.0 and settings.shot_noise > 0.0:
+    if settings.mains_a > 0.0:
         kept = settings.mains_a * np.sinc(settings.mains_hz * dwell_s)
         phase = rng.uniform(0.0, 2.0 * np.pi)
         times = dwell_s * np.arange(count)

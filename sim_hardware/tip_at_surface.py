@@ -34,8 +34,6 @@ from sim_hardware.truth import TruthPen
 
 Floats = npt.NDArray[np.float64]
 
-CONTROLLER_NOISE = 1.0
-"""Share of the amplifier's noise that the controller sees: all of it."""
 FOLLOWED_M = 50e-12
 """Farther than this the surface does not come or go at once where the controller follows its drift."""
 MOST_STEPS = 4000
@@ -132,7 +130,7 @@ class TipAtSurface:
         noise = 0.0
         if noisy:
             shot = electronics.shot_noise * 2.0 * constants.e * self.situation.setpoint_a
-            noise = CONTROLLER_NOISE * math.sqrt(electronics.noise_a_per_sqrt_hz**2 + shot)
+            noise = math.sqrt(electronics.noise_a_per_sqrt_hz**2 + shot)
         return Loop(
             settings=self.controls.controller,
             setpoint_a=self.situation.setpoint_a,

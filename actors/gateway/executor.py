@@ -1,5 +1,5 @@
 """Acts on one job after another with the worker's driver, step by step, inside the interlocks.
- Every call that can move or switch something passes the gate; between calls a cancellation, a deadline or a
+Every call that can move or switch something passes the gate; between calls a cancellation, a deadline or a
 park is noticed.  Before and after each job the electronics are read back: what does not stand where the job
 (or the one before it) left it was changed by somebody else, and the job fails with what changed.
 """

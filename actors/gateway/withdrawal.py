@@ -1,5 +1,5 @@
 """Carries out the park: the table of ``protocols.states.park`` against a driver.
- ``order`` may come from any thread: it withdraws on the caller's thread, and waits for nothing before that.
+``order`` may come from any thread: it withdraws on the caller's thread, and waits for nothing before that.
 The remaining steps are done by ``step``, called by one thread until ``busy`` is false.
 """
 

@@ -26,7 +26,12 @@ from sim_hardware.sweeping import sweep
 
 Make = Callable[..., Bench]
 QUIET = ElectronicsSettings(
-    noise_a_per_sqrt_hz=0.0, shot_noise=0.0, gap_noise_m_per_sqrt_hz=0.0, image_noise_m=0.0
+    noise_a_per_sqrt_hz=0.0,
+    shot_noise=0.0,
+    flicker_share=0.0,
+    mains_a=0.0,
+    gap_noise_m_per_sqrt_hz=0.0,
+    image_noise_m=0.0,
 )
 SMALL = Frame(
     centre_x_m=0.0,
