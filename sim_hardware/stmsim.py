@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import structlog
 
@@ -64,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--state", type=Path, default=default_state_directory(), help="state directory")
     parser.add_argument(
-        "--sample", default="vacancy", help="vacancy, terraces, recorded:demo or recorded:PATH (a .3ds file)"
+        "--sample",
+        default="vacancy",
+        help="vacancy, terraces, au111, ws2, wse2, fese, euzn2as2, recorded:demo or recorded:PATH",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of surface, drift, tip and noise")
     parser.add_argument(
@@ -232,7 +235,7 @@ def make_world(options: argparse.Namespace, surface: Surface, waker: Waker) -> t
     settings = WorldSettings(
         drift=drift_settings(options.drift, surface), scanner=PRESETS[options.distortions]
     )
-    craters = craters_of(earlier, options.seed)
+    craters = () if isinstance(surface, Recorded) else craters_of(earlier, options.sample, options.seed)
     world = World(surface, clock, pen, options.seed, settings, tip_changes, waker.wake, tip_cause, craters)
     warm_up()
     world.note(
@@ -261,9 +264,16 @@ def last_tip(earlier: Sequence[TruthEntry]) -> tuple[int, str]:
     return changes, known.get(entry.event, str(entry.detail.get("cause", "spontaneous")))
 
 
-def craters_of(earlier: Sequence[TruthEntry], seed: int) -> tuple[Crater, ...]:
-    """What earlier crashes left on the surface."""
-    crashes = [entry.detail for entry in earlier if entry.event == "crash" and "sample_x_m" in entry.detail]
+def craters_of(earlier: Sequence[TruthEntry], sample: str, seed: int) -> tuple[Crater, ...]:
+    """What earlier crashes left on this surface; those into another sample of this directory do not count."""
+    crashes: list[dict[str, Any]] = []
+    same = False
+    for entry in earlier:
+        if entry.event == "ground_truth":  # written whenever another surface is put in
+            same = (entry.detail.get("sample"), entry.detail.get("seed")) == (sample, seed)
+            crashes = []
+        elif same and entry.event == "crash" and "sample_x_m" in entry.detail:
+            crashes.append(entry.detail)
     return tuple(
         crater_at(float(where["sample_x_m"]), float(where["sample_y_m"]), seed, number)
         for number, where in enumerate(crashes)

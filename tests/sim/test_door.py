@@ -192,7 +192,7 @@ def test_restart_after_a_kill(stmsim: Start, tmp_path: Path) -> None:
     driver.begin_job("run/d1/a1", "sweep")
     driver.settle(100.0)
     wave(one, SimFault(kind="tip_crash"))
-    until(lambda: one.truth()[-1].event == "crash", "the crash to be on record")
+    until(lambda: [e.event for e in one.truth()][-1:] == ["crash"], "the crash to be on record")
     before = ask(one, SimTruthQuery())
     one.kill()
     other = stmsim("--stepped", "--seed", "7", state=state)

@@ -11,6 +11,7 @@ import pytest
 from simulated import Bench, Flat, until
 
 from protocols.errors import DriverError
+from protocols.files.truth_log import TruthEntry
 from protocols.messages.recipes import Frame, LockIn, SpectrumRecipe
 from sim_hardware import approach, motions
 from sim_hardware.clock import ScaledClock
@@ -21,6 +22,7 @@ from sim_hardware.physics.distortions import CreepSettings
 from sim_hardware.physics.lockin import broadened
 from sim_hardware.scanner import ScannerSettings
 from sim_hardware.scanning import frame
+from sim_hardware.stmsim import craters_of
 from sim_hardware.surfaces.vacancy import STEP_HEIGHT_M, VacancySurface
 from sim_hardware.sweeping import sweep
 
@@ -508,3 +510,22 @@ def test_creep_goes_on_after_a_move_as_its_closed_form(bench: Make) -> None:
         expected = -200e-9 * 0.01 * np.log1p(wait / 0.1)
         offset = one.world.offsets(np.array([moved + wait]))[0, 0]
         assert np.isclose(offset, expected, rtol=0, atol=200e-9 * 1e-6)
+
+
+def test_craters_belong_to_the_surface_that_was_hit() -> None:
+    """After a restart over the same sample and seed its craters are there again, in order; another sample or
+    seed in the same directory has none of them."""
+
+    def entry(n: int, event: str, **detail: object) -> TruthEntry:
+        return TruthEntry(n=n, event=event, monotonic_s=0.0, wall_s=0.0, time_s=0.0, detail=detail)
+
+    earlier = [
+        entry(0, "ground_truth", sample="ws2", seed=1),
+        entry(1, "crash", sample_x_m=9e-9, sample_y_m=0.0),
+        entry(2, "ground_truth", sample="fese", seed=1),
+        entry(3, "crash", sample_x_m=1e-9, sample_y_m=2e-9),
+        entry(4, "crash", sample_x_m=3e-9, sample_y_m=4e-9),
+    ]
+    assert [(c.x_m, c.y_m) for c in craters_of(earlier, "fese", 1)] == [(1e-9, 2e-9), (3e-9, 4e-9)]
+    assert craters_of(earlier, "ws2", 1) == ()
+    assert craters_of(earlier, "fese", 2) == ()
