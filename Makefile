@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 RESULTS := bench-results
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup lint types test demo bench chaos conformance soak clean
+.PHONY: setup lint types test fuzz demo bench chaos conformance soak clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -31,6 +31,10 @@ types: $(STAMP)
 test: lint types
 	$(BIN)/python -m pytest -q -n 2 tests/unit tests/wire tests/sim
 	$(BIN)/python -m pytest -q tests/cluster tests/hil
+
+# Property tests with new random examples, and more of them, than "make test" takes.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 -m hypothesis --hypothesis-profile=fuzz tests/unit tests/wire tests/sim
 
 # An autonomous campaign on a recorded grid of a real surface; leaves the report and no process behind.
 demo: $(STAMP)

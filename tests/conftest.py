@@ -13,7 +13,10 @@ gc.disable()
 
 from hypothesis import settings  # noqa: E402  (not before the line above)
 
-settings.register_profile("tunnelpilot", deadline=None)  # how long an example takes says nothing of our code
+# How long an example takes says nothing of our code.  The same examples every time, so that a test that fails
+# fails for everybody; "make fuzz" looks for new ones.
+settings.register_profile("tunnelpilot", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile("tunnelpilot")
 
 

@@ -103,9 +103,15 @@ class Poller:
         self._in_a_row = 0
         self._strays_before = 0
         self._due_s = clock()
+        self._open_from_s = self._due_s
+        """An answer to the port's last question may come until then: who opens it earlier could take it for
+        the answer to another."""
 
     def step(self) -> float:
         """Open the port if it is not, or take one reading."""
+        early_s = self._open_from_s - self._clock()
+        if self._instrument is None and early_s > 0:
+            return early_s
         try:
             if self._instrument is None:
                 self._open()
@@ -121,6 +127,7 @@ class Poller:
     def _after(self, trouble: TunnelpilotError) -> float:
         """Something went wrong: say so; how long to wait."""
         self._fail(trouble)
+        self._open_from_s = max(self._open_from_s, float(trouble.details.get("owed_until_s", 0.0)))
         return OPEN_AGAIN_S if self._instrument is None else self._until_due()
 
     def close(self) -> None:

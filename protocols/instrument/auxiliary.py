@@ -20,6 +20,8 @@ SR830_TIME_CONSTANTS_S = tuple(
     float(f"{digit}e{power}") for power in range(-5, 5) for digit in (1, 3)
 )  # 10 us, 30 us, ... 10 ks, 30 ks
 SR830_AMPLITUDE_STEP_V = 2e-3
+LATEST_ANSWER = 6
+"""Time-outs after a question in which its answer may still come; no instrument is later than that."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ class Band:
 
 
 def stale_after(section: AuxiliarySection) -> float:
-    """Age (s) of the last reading from which on an instrument counts as silent: two readings in a row may
-    fail, each with its time-out and a drain of the same length."""
-    return 3 * (section.period_s + 2 * section.timeout_s)
+    """Age (s) of the last reading from which on an instrument counts as silent: one question may stay without
+    an answer, until nothing can come to it any more, and one more reading may take its whole time-out."""
+    return 3 * section.period_s + (LATEST_ANSWER + 2) * section.timeout_s
 
 
 INSIDE = "inside"

@@ -23,13 +23,14 @@ from pymeasure.instruments.lakeshore import LakeShore3xx
 from pymeasure.instruments.srs import SR830
 
 from actors.gateway.auxiliary_process import AuxiliaryReader, open_serial
-from actors.gateway.drivers.serial.adapter import PortLostError, SilenceError
+from actors.gateway.drivers.serial.adapter import GarbledError, PortLostError, SilenceError
 from actors.gateway.drivers.serial.instruments import open_instrument
 from actors.runtime.auxiliary import auxiliary_process
 from protocols.errors import ConfigError, TunnelpilotError, UnknownMessageError
 from protocols.files.state_directory import ProcessLock, publish_endpoints, read_endpoints
+from protocols.instrument.auxiliary import LATEST_ANSWER, AuxiliaryInstrument
 from protocols.links.client import CommandClient
-from protocols.messages.auxiliary import AuxiliaryNews, AuxiliaryQuery, SetUpAuxiliary
+from protocols.messages.auxiliary import AuxiliaryNews, AuxiliaryQuery, AuxiliaryReading, SetUpAuxiliary
 from protocols.messages.campaign import AuxiliarySection
 from protocols.messages.control import Ping
 from protocols.messages.serialdoor import SerialSimFault, SerialSimQuery, SerialSimSet, SerialSimStatus
@@ -136,9 +137,19 @@ def test_late_and_missing_answers_over_a_pseudo_terminal(rack: SerialRack, tmp_p
             rack.ports["temperature"].line.faults.plan(kind, 1, seconds)
             with pytest.raises(SilenceError):
                 thermometer.read()
-            assert abs(thermometer.read().values[0].value - 4.3) < 0.01
+            assert abs(read_when_nothing_is_owed(thermometer).values[0].value - 4.3) < 0.01
     finally:
         thermometer.close()
+
+
+def read_when_nothing_is_owed(instrument: AuxiliaryInstrument) -> AuxiliaryReading:
+    """The first reading after an error; each try that is refused drains the line for a time-out."""
+    for _ in range(LATEST_ANSWER):
+        try:
+            return instrument.read()
+        except GarbledError as refused:
+            assert "because an answer may still come" in str(refused)
+    return instrument.read()
 
 
 def test_an_instrument_that_is_unplugged_is_lost(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymeasure.adapters import SerialAdapter
 from pymeasure.instruments.srs import SR830
-from serial_parts import Bench, Scripted, lockin_bench
+from serial_parts import TIMEOUT_S, Bench, Scripted, lockin_bench
 
 from actors.gateway.drivers.serial.adapter import (
     DRAIN_LIMIT,
@@ -23,6 +23,7 @@ from actors.gateway.drivers.serial.adapter import (
     SilenceError,
 )
 from protocols.errors import DeadlineError, DriverError, LinkLostError
+from protocols.instrument.auxiliary import LATEST_ANSWER
 
 
 def bench(**answers: str) -> Bench:
@@ -92,7 +93,12 @@ def test_a_late_reply_is_never_the_answer_to_the_next_question() -> None:
     with pytest.raises(GarbledError, match="nothing is asked until the line is drained"):
         _ = ours.y
     asked = len(parts.port.written)
-    parts.clock.pause(0.5)
+    with pytest.raises(
+        GarbledError, match=r"nothing is asked for another \d\.\d s.*may still come: no answer"
+    ):
+        adapter.recover()
+    assert adapter.in_doubt == "no answer"
+    parts.clock.pause(LATEST_ANSWER * TIMEOUT_S)
     adapter.recover()
     assert len(parts.port.written) == asked
     assert adapter.strays > 0

@@ -7,10 +7,13 @@ https://github.com/pymeasure/pymeasure/issues/184).  Here:
 - a question is asked only on a line that is quiet; what came unasked is thrown away, counted, and an error;
 - an answer is one line of printable characters with its whole terminator, in time, and nothing after it;
 - after any error the line is *in doubt*: nothing more is asked until ``recover`` has drained it for one
-  time-out of silence, and whoever asks has to identify the instrument before anything else.
+  time-out of silence, and whoever asks has to identify the instrument before anything else;
+- a question without an answer leaves one *owed*: nothing is asked for ``LATEST_ANSWER`` time-outs after it,
+  because the late answer could come between the next question and an answer that is late as well, and take
+  its place without a trace (one value for another).
 
-That leaves a reply so late that it comes after all this, between a question and its answer: it shifts the
-answers by one.  Hence ``instruments`` ends each reading with ``*IDN?``, whose answer must be the next line.
+Extra lines of any other origin shift the answers by one.  Hence ``instruments`` ends each reading with
+``*IDN?``, whose answer must be the next line.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import serial
 from pymeasure.adapters import SerialAdapter
 
 from protocols.errors import DeadlineError, DriverError, LinkLostError, TunnelpilotError
+from protocols.instrument.auxiliary import LATEST_ANSWER
 
 LONGEST_ANSWER = 1024
 """Bytes; no instrument here says more in one line."""
@@ -95,6 +99,8 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
         self._command = ""
         self._asked_s = clock()
         self._spoke_s = -float("inf")
+        self._owed_until_s = 0.0
+        """Until when the answer to a question that had none may still come."""
 
     # ---- what PyMeasure calls ----
 
@@ -121,6 +127,8 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
         try:
             self.connection.reset_input_buffer()
             self._asked_s = self._clock()
+            if b"?" in content:
+                self._owed_until_s = self._asked_s + LATEST_ANSWER * self.timeout_s
             self.connection.write(content)
         except GONE as gone:
             self._lose(gone)
@@ -144,6 +152,7 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
                 what = f"no terminator {end!r}" if got else "no answer"
                 self._fail(SilenceError, what, bytes(got))
             got += self._receive()
+        self._owed_until_s = 0.0
         line, _, more = bytes(got).partition(end)
         more += self._take_waiting()
         if more:
@@ -167,6 +176,7 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
             if self._clock() >= until:
                 self._fail(SilenceError, f"only {len(got)} of {count} bytes", bytes(got))
             got += self._receive(count - len(got))
+        self._owed_until_s = 0.0
         return bytes(got)
 
     # ---- for instruments ----
@@ -183,7 +193,7 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
         """Drain the line until nothing has come for one time-out.  Identify the instrument next.
 
         Raises:
-            GarbledError: it does not fall silent.
+            GarbledError: it does not fall silent, or an answer may still be on its way: try again later.
             PortLostError: the port is gone.
         """
         why, began = self.in_doubt, self._clock()
@@ -196,6 +206,12 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
             if self._clock() - began > DRAIN_LIMIT * self.timeout_s:
                 self._asked_s = began
                 self._fail(GarbledError, f"the line does not fall silent ({why})", drained)
+        left_s = self._owed_until_s - self._clock()
+        if left_s > 0:
+            self._fail(
+                GarbledError,
+                f"nothing is asked for another {left_s:.1f} s, because an answer may still come: {why}",
+            )
         self.in_doubt = ""
 
     def close(self) -> None:
@@ -234,6 +250,7 @@ class CarefulSerialAdapter(SerialAdapter):  # type: ignore[misc]  # PyMeasure's 
             port=self.port,
             command=self._command,
             waited_s=waited_s,
+            owed_until_s=self._owed_until_s,
             received=received[:SHOWN],
             last_reading=self.last_reading,
         )
