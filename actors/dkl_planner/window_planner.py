@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.dkl_planner.planner import Planner, Proposal
+from actors.journal.points import PointLog
 from actors.journal.reader import JournalReader
 from actors.journal.replay import feed
 from actors.journal.window_candidates import window_candidates
@@ -41,7 +42,7 @@ class WindowPlanner:
         self._candidates = window_candidates(reader, self._started, window)
         self.seed = self._started.seed * WINDOW_SEEDS + window.index
         self._planner = Planner(self._started.campaign.planner, self._candidates, self.seed)
-        self._cursor = 0
+        self._points = PointLog(reader, window.index)
         self._model_seq = 0
 
     def decide(self, name: str, index: int, cursor: int, pending: tuple[str, ...]) -> Decided | str:
@@ -88,17 +89,16 @@ class WindowPlanner:
     def _at(self, cursor: int) -> Planner:
         """The planner with all points up to the cursor and the last model state on record."""
         last = self._last_model()
-        if cursor < self._cursor or last != self._model_seq:
+        if cursor < self._points.cursor or last != self._model_seq:
             # Also after a decision that could not be committed: its fit must not be the next one's start.
             self._planner = Planner(self._started.campaign.planner, self._candidates, self.seed)
-            self._cursor = 0
+            self._points = PointLog(self._reader, self.window.index)
             if last:
                 record = self._reader.at(last)
                 assert record is not None and isinstance(record.body, ModelState)
                 self._planner.restore(record.body.arrays)
             self._model_seq = last
-        feed(self._planner, self._reader.point_events(self.window.index, self._cursor, cursor))
-        self._cursor = cursor
+        feed(self._planner, self._points.advance(cursor))
         return self._planner
 
     def _last_model(self) -> int:

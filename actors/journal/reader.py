@@ -1,8 +1,8 @@
 """Reading a run's journal: safe while the writer writes, and after it was killed.
 
 A reader never blocks the writer and is never blocked by it.  Each query is short, so that the write-ahead
-log can be emptied.  Points, labels and validity are queries here: the latest judgement at or before a cursor
-wins.
+log can be emptied.  Spectra, labels and validity are queries here: the latest judgement at or before a cursor
+wins.  Who asks again and again while a run grows follows its points with ``points.PointLog``.
 """
 
 from __future__ import annotations
@@ -59,21 +59,6 @@ class Measurement:
     def counts(self) -> bool:
         """Whether it is data for the planner: valid, with a finite scalar."""
         return self.valid and math.isfinite(self.spectrum.scalar)
-
-
-@dataclass(frozen=True)
-class PointEvent:
-    """What a planner is told, in the order of the journal: a point appears, or is revoked.
-
-    ``scalar`` is NaN where the spectrum gave no data: the place was tried.
-    """
-
-    seq: int
-    job_id: str
-    x_m: float
-    y_m: float
-    scalar: float
-    revoked: bool
 
 
 @dataclass(frozen=True)
@@ -223,42 +208,6 @@ class JournalReader:
             for m in found
             if (window is None or m.spectrum.window == window) and (m.counts or not valid_only)
         ]
-
-    def point_events(self, window: int, after: int = 0, upto: int | None = None) -> list[PointEvent]:
-        """What a planner of ``window`` learns from records with ``after < seq <= upto``, in order.
-
-        Each spectrum appears once with its scalar (NaN if it is not valid: the place was tried); a later
-        judgement revokes it, or brings it (back) with its scalar.  Live planner and ``replay`` both use this,
-        so they see the same.
-        """
-        events: list[PointEvent] = []
-        known: dict[str, SpectrumTaken] = {}
-        valid: dict[str, bool] = {}
-        for record in self.records(kinds=(SpectrumTaken, Validity)):
-            if upto is not None and record.seq > upto:
-                break
-            body = record.body
-            if isinstance(body, SpectrumTaken):
-                if body.window != window or body.job_id in known:
-                    continue
-                known[body.job_id] = body
-            elif not isinstance(body, Validity) or valid.get(body.job_id, body.valid) == body.valid:
-                continue  # of another window, or it says nothing new
-            appears = body.job_id not in valid
-            valid[body.job_id] = body.valid
-            if record.seq > after:
-                spectrum = known[body.job_id]
-                events.append(
-                    PointEvent(
-                        seq=record.seq,
-                        job_id=body.job_id,
-                        x_m=spectrum.sample_x_m,
-                        y_m=spectrum.sample_y_m,
-                        scalar=spectrum.scalar if body.valid else math.nan,
-                        revoked=not body.valid and not appears,
-                    )
-                )
-        return events
 
     def decision(self, decision: str) -> StoredRecord | None:
         """The Decision record of that id, or None."""

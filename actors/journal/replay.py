@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.journal.reader import JournalReader, PointEvent
+from actors.journal.points import PointEvent, PointLog
+from actors.journal.reader import JournalReader
 from protocols.errors import DataFormatError
 from protocols.messages.records import Decision, ModelState, RunStarted, WindowOpened
 
@@ -95,6 +96,24 @@ def feed(planner: ReplayPlanner, events: Iterable[PointEvent]) -> None:
             planner.observe(event.job_id, event.x_m, event.y_m, event.scalar)
 
 
+class _Told:
+    """What the planner of the present window has been told so far: each record is read once for all its
+    decisions."""
+
+    def __init__(self, reader: JournalReader) -> None:
+        self._reader = reader
+        self._window = -1
+        self._log = PointLog(reader, self._window)
+        self._events: list[PointEvent] = []
+
+    def upto(self, window: int, cursor: int) -> list[PointEvent]:
+        """The events of a window up to and with record ``cursor``."""
+        if window != self._window:
+            self._window, self._log, self._events = window, PointLog(self._reader, window), []
+        self._events += self._log.advance(cursor)
+        return [e for e in self._events if e.seq <= cursor]
+
+
 def replay(reader: JournalReader, planner_factory: PlannerFactory) -> list[Replayed]:
     """Replay every decision of a run; see :class:`Replayed`.
 
@@ -113,13 +132,14 @@ def replay_each(reader: JournalReader, planner_factory: PlannerFactory) -> Itera
     started = reader.started()
     windows: dict[int, WindowOpened] = {}
     made: dict[str, Decision] = {}
+    told = _Told(reader)
     for record in reader.records(kinds=(WindowOpened, Decision)):
         body = record.body
         if isinstance(body, WindowOpened):
             windows[body.index] = body
         elif isinstance(body, Decision):
             made[body.decision] = body
-            yield _again(reader, planner_factory, started, windows, made, body)
+            yield _again(reader, planner_factory, started, windows, made, body, told)
 
 
 def _again(
@@ -129,6 +149,7 @@ def _again(
     windows: Mapping[int, WindowOpened],
     made: Mapping[str, Decision],
     decision: Decision,
+    told: _Told,
 ) -> Replayed:
     missing = [name for name in decision.pending if name not in made]
     if missing or decision.window not in windows:
@@ -140,7 +161,7 @@ def _again(
     planner = planner_factory(reader, started, windows[decision.window], decision)
     if decision.model_before:
         planner.restore(_model(reader, decision).arrays)
-    feed(planner, reader.point_events(decision.window, upto=decision.cursor))
+    feed(planner, told.upto(decision.window, decision.cursor))
     pending = [(made[name].x_m, made[name].y_m) for name in decision.pending]
     now = planner.propose(pending, decision.index)
     return Replayed(

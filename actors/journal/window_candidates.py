@@ -41,7 +41,8 @@ def window_survey(reader: JournalReader, window: int) -> FrameTaken:
     Raises:
         DataFormatError: there is none.
     """
-    for record in reader.records(kinds=(FrameTaken,)):
+    opened = reader.get(f"window:{window}")
+    for record in reader.records(opened.seq if opened is not None else 0, (FrameTaken,)):
         body = record.body
         if isinstance(body, FrameTaken) and body.window == window and body.purpose == "survey":
             return body

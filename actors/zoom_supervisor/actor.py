@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import Any
 
+from actors.journal.points import PointLog
 from actors.runtime.shell import Shell
 from actors.zoom_supervisor.history import best_place, measured_points, search_so_far, window_opened
 from actors.zoom_supervisor.search import Conclude, Instruction, ZoomSearch
@@ -13,14 +14,24 @@ from protocols.messages.records import WindowClosed
 
 
 class ZoomSupervisor(Shell):
-    """Goes from the largest window to the smallest; its memory is a cache of the closed windows."""
+    """Goes from the largest window to the smallest; its memory is a cache of points and closed windows."""
 
     name = "zoom_supervisor"
     _known: tuple[ZoomSearch, Instruction] | None = None
     _of: tuple[str, int] = ("", -1)
+    _log: PointLog | None = None
+
+    async def begin(self) -> int:
+        """As every shell; one question at a time, because all read on in the same log."""
+        self._asking = asyncio.Lock()
+        return await super().begin()
 
     async def next_window(self, run: str) -> dict[str, Any]:
         """Open the next window (committed), or say that the campaign is over and what was found."""
+        async with self._asking:
+            return await self._next_window(run)
+
+    async def _next_window(self, run: str) -> dict[str, Any]:
         search, instruction = await self._so_far(run)
         if isinstance(instruction, Conclude):
             best = instruction.best
@@ -39,12 +50,14 @@ class ZoomSupervisor(Shell):
 
     async def doubt(self, run: str, window: int, upto: int) -> str:
         """Why the open window cannot hold what led to it, as of journal number ``upto``; or ""."""
-        search, _ = await self._so_far(run)
-        return search.should_revisit(measured_points(self.desk.reader(run), window, upto))
+        async with self._asking:
+            search, _ = await self._so_far(run)
+            return search.should_revisit(measured_points(await self._points(run, upto), window))
 
     async def close_window(self, run: str, window: int, reason: str) -> int:
         """Commit why no more spectra are taken in a window, and its best point."""
-        best = best_place(self.desk.reader(run), window)
+        async with self._asking:
+            best = best_place(await self._points(run), window)
         body = WindowClosed(
             index=window,
             reason=reason,
@@ -63,5 +76,15 @@ class ZoomSupervisor(Shell):
         reader = self.desk.reader(run)
         of = (run, reader.count(WindowClosed))
         if self._known is None or of != self._of:
-            self._known, self._of = await asyncio.to_thread(search_so_far, reader), of
+            points = await self._points(run)
+            self._known, self._of = await asyncio.to_thread(search_so_far, points), of
         return self._known
+
+    async def _points(self, run: str, upto: int | None = None) -> PointLog:
+        """All points of the run up to a number (the end, if None); each record is read once."""
+        reader = self.desk.reader(run)
+        log = self._log
+        if log is None or log.reader is not reader or (upto is not None and upto < log.cursor):
+            log = self._log = PointLog(reader)
+        await asyncio.to_thread(log.advance, upto)
+        return log

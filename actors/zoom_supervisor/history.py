@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from actors.analysis.patches import RASTER
-from actors.journal.reader import JournalReader
+from actors.journal.points import PointLog
 from actors.journal.window_candidates import window_candidates
 from actors.zoom_supervisor.search import Instruction, OpenWindow, ZoomSearch
 from actors.zoom_supervisor.windows import MeasuredPoint, WindowResult
@@ -17,33 +17,37 @@ from protocols.messages.records import (
 )
 
 
-def search_so_far(reader: JournalReader) -> tuple[ZoomSearch, Instruction]:
+def search_so_far(points: PointLog) -> tuple[ZoomSearch, Instruction]:
     """The search with every closed window of the run fed to it, and what it wants next.
+
+    Args:
+        points: of all windows, read to the end of the journal.
 
     An instruction to open a window may be carried out already: compare its index with the journal.
     """
+    reader = points.reader
     started = reader.started()
     search = ZoomSearch(started.campaign.zoom, started.seed)
     instruction: Instruction = search.start()
     for closed in sorted(reader.bodies(WindowClosed), key=lambda w: w.index):
-        instruction = search.finished(window_result(reader, started, closed.index))
+        instruction = search.finished(window_result(points, started, closed.index))
     return search, instruction
 
 
-def window_result(reader: JournalReader, started: RunStarted, window: int) -> WindowResult:
+def window_result(points: PointLog, started: RunStarted, window: int) -> WindowResult:
     """What a window has shown: its points, and the map that was predicted when it closed."""
-    points = measured_points(reader, window)
+    reader, measured = points.reader, measured_points(points, window)
     record = reader.get(f"map:{window}")
     if record is None or not isinstance(record.body, PredictedMap):
         nothing = np.zeros(0)
-        return WindowResult(points, nothing, nothing, nothing, nothing)
+        return WindowResult(measured, nothing, nothing, nothing, nothing)
     m = record.body
     opened = reader.get(f"window:{window}")
     on_raster = None
     if opened is not None and isinstance(opened.body, WindowOpened):
         on_raster = window_candidates(reader, started, opened.body).origin == RASTER
     return WindowResult(
-        points,
+        measured,
         np.asarray(m.x_m, dtype=float),
         np.asarray(m.y_m, dtype=float),
         np.asarray(m.mean, dtype=float),
@@ -52,18 +56,9 @@ def window_result(reader: JournalReader, started: RunStarted, window: int) -> Wi
     )
 
 
-def measured_points(reader: JournalReader, window: int, upto: int | None = None) -> tuple[MeasuredPoint, ...]:
-    """Valid spectra of a window in the order of the journal (up to a number)."""
-    return tuple(
-        MeasuredPoint(
-            m.spectrum.sample_x_m,
-            m.spectrum.sample_y_m,
-            m.spectrum.scalar,
-            m.spectrum.job_id,
-            m.label.label if m.label is not None else "",
-        )
-        for m in reader.spectra(window, upto)
-    )
+def measured_points(points: PointLog, window: int) -> tuple[MeasuredPoint, ...]:
+    """Valid spectra of a window in the order of the journal, as far as it has been read."""
+    return tuple(MeasuredPoint(p.x_m, p.y_m, p.scalar, p.job_id, p.label) for p in points.points(window))
 
 
 def window_opened(instruction: OpenWindow) -> WindowOpened:
@@ -83,7 +78,6 @@ def window_opened(instruction: OpenWindow) -> WindowOpened:
     )
 
 
-def best_place(reader: JournalReader, window: int) -> MeasuredPoint | None:
+def best_place(points: PointLog, window: int) -> MeasuredPoint | None:
     """The window's valid point with the largest scalar."""
-    points = measured_points(reader, window)
-    return max(points, key=lambda p: p.value, default=None)
+    return max(measured_points(points, window), key=lambda p: p.value, default=None)

@@ -93,34 +93,6 @@ def test_spectrum_without_a_scalar_is_no_point(made: SyntheticRun) -> None:
         assert not bad[0].counts
 
 
-def test_point_events_fold_to_the_valid_spectra(made: SyntheticRun) -> None:
-    """Observing and revoking in order gives exactly the valid spectra, from any cursor on."""
-    with JournalReader(made.path) as reader:
-        for cut in (0, 57, 170, reader.last_seq()):
-            points: dict[str, float] = {}
-            for event in [*reader.point_events(0, upto=cut), *reader.point_events(0, after=cut)]:
-                if event.revoked:
-                    del points[event.job_id]
-                elif math.isfinite(event.scalar):
-                    points[event.job_id] = event.scalar
-            assert points == {m.spectrum.job_id: m.spectrum.scalar for m in reader.spectra(0)}
-
-
-def test_point_comes_back_when_it_is_judged_valid_again(tmp_path: Path) -> None:
-    """Revoked and reinstated: the planner is told both, and a repeated judgement tells it nothing."""
-    run = build(tmp_path, spectra=3)
-    job = f"{run.run}/d0001/a1"
-    store = RunStore(run.path / "journal.db", reserve_bytes=0)
-    for k, valid in enumerate((False, False, True)):
-        store.commit(
-            [Record(key=f"v{k}", actor="t", body=Validity(job_id=job, valid=valid, reason="", by="t"))]
-        )
-    store.close()
-    with JournalReader(run.path) as reader:
-        assert [e.revoked for e in reader.point_events(0) if e.job_id == job] == [False, True, False]
-        assert job in {m.spectrum.job_id for m in reader.spectra()}
-
-
 def test_history_of_a_job(made: SyntheticRun) -> None:
     """A job's history holds why it was decided, its command, its result and what was said of it later."""
     with JournalReader(made.path) as reader:

@@ -14,6 +14,7 @@ from synthetic_run import SPECTRUM, campaign, scalar_at, spectrum_at, topograph
 
 from actors.analysis.patches import FrameGeometry, candidates_from_topograph
 from actors.dkl_planner.planner import Planner
+from actors.journal.points import PointLog
 from actors.journal.reader import JournalReader
 from actors.journal.replay import Replayed, feed, replay
 from actors.journal.schema import FILE_NAME
@@ -79,13 +80,11 @@ class Live:
     def run(self) -> None:
         """Decide, measure one behind, judge some points later."""
         planner = real_planner()
-        told, model = 0, 0
+        told, model = PointLog(JournalReader(self.path), 0), 0
         pending: list[tuple[str, float, float]] = []
         for index in range(SECTION.points):
-            with JournalReader(self.path) as reader:
-                cursor = reader.last_seq()
-                feed(planner, reader.point_events(0, after=told, upto=cursor))
-            told = cursor
+            cursor = told.reader.last_seq()
+            feed(planner, told.advance(cursor))
             chosen = planner.propose([(x, y) for _, x, y in pending], index)
             name = f"d{index:04d}"
             self.add(
@@ -118,6 +117,7 @@ class Live:
                 self.add("v1", Validity(job_id="r/d0003/a1", valid=False, reason="tip change", by="test"))
             if index == 8:
                 self.add("v2", Validity(job_id="r/d0003/a1", valid=True, reason="looked again", by="test"))
+        told.reader.close()
         self.store.close()
 
     def measure(self, name: str, x: float, y: float, index: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 from synthetic_run import SPECTRUM, campaign, spectrum_at, topograph
 
 from actors.analysis.patches import RASTER
+from actors.journal.points import PointLog
 from actors.journal.reader import JournalReader
 from actors.journal.schema import FILE_NAME
 from actors.journal.store import RunStore
@@ -85,6 +86,12 @@ class Run:
         self.reader.close()
         self.store.close()
 
+    def points(self) -> PointLog:
+        """All points there are."""
+        log = PointLog(self.reader)
+        log.advance()
+        return log
+
     def value(self, x_m: float, y_m: float, window: int) -> float:
         """The scalar at a place."""
         near = math.exp(-((x_m - BRIGHT[0]) ** 2 + (y_m - BRIGHT[1]) ** 2) / (2 * 3e-9**2))
@@ -118,7 +125,7 @@ class Run:
                 observed=len(spread),
             ),
         )
-        best = best_place(self.reader, index)
+        best = best_place(self.points(), index)
         assert best is not None
         self.add(
             f"window-closed:{index}",
@@ -131,7 +138,7 @@ class Run:
                 best_scalar=best.value,
             ),
         )
-        self.wanted.append(self.search.finished(window_result(self.reader, self.reader.started(), index)))
+        self.wanted.append(self.search.finished(window_result(self.points(), self.reader.started(), index)))
 
     def spectrum(
         self, name: str, window: int, x_m: float, y_m: float, scalar: float | None = None, valid: bool = True
@@ -206,7 +213,7 @@ def test_made_anew_after_every_window_it_wants_the_same(
     """The next instruction, with its reason, score and alternatives, and at the end the conclusion are those
     of the search that lived on: down to the find, back from a false one, or nowhere in particular."""
     for run in finished(folder, bright, false):
-        search, instruction = search_so_far(run.reader)
+        search, instruction = search_so_far(run.points())
         assert instruction == run.wanted[-1]
         assert search.returns == run.search.returns
         assert search.concluded == run.search.concluded
@@ -259,12 +266,12 @@ def test_points_are_those_that_count_with_their_labels(folder: Path) -> None:
         run.add(
             f"label:{label}", Label(job_id=good, label=label, confidence=1.0, probabilities={}, model="m")
         )
-    points = measured_points(run.reader, 0)
+    points = measured_points(run.points(), 0)
     assert [(p.job_id, p.value, p.label) for p in points] == [(good, 0.5, "vacancy"), (back, 0.4, "")]
-    best = best_place(run.reader, 0)
+    best = best_place(run.points(), 0)
     assert best is not None
     assert best.job_id == good
-    assert best_place(run.reader, 2) is None
+    assert best_place(run.points(), 2) is None
     runs.close()
 
 
@@ -274,14 +281,14 @@ def test_a_windows_result_has_its_map_and_knows_the_raster(folder: Path) -> None
     runs = finished(folder)
     next(runs)
     run = next(runs)
-    result = window_result(run.reader, run.reader.started(), 0)
+    result = window_result(run.points(), run.reader.started(), 0)
     first = run.wanted[0]
     assert isinstance(first, OpenWindow)
     found = window_candidates(run.reader, run.reader.started(), window_opened(first))
     assert result.on_raster is not None
     assert np.array_equal(result.on_raster, found.origin == RASTER)
     assert result.mean.shape == result.std.shape == result.x_m.shape == result.on_raster.shape
-    assert len(result.points) == len(measured_points(run.reader, 0)) > 20
-    without = window_result(run.reader, run.reader.started(), 1)
+    assert len(result.points) == len(measured_points(run.points(), 0)) > 20
+    without = window_result(run.points(), run.reader.started(), 1)
     assert (without.points, without.mean.size, without.on_raster) == ((), 0, None)
     runs.close()
