@@ -62,7 +62,8 @@ def show(outcome: Outcome, seconds: float, console: Console) -> None:
     console.print(_processes(outcome, seconds))
     console.print(
         f"allowed: {GROWTH_MIB:g} MiB above the beginning at any moment; {FLAT_MIB:g} MiB and {FILES} "
-        "open files by a straight line through the samples after the first third"
+        "open files (of a process of Ray a quarter of what it has) by a straight line through the samples "
+        "after the first third"
     )
     sent = Table(title="sent, all ports", title_justify="left")
     sent.add_column("kind")

@@ -57,6 +57,17 @@ def test_open_files_are_counted_where_they_say_something() -> None:
     assert weighed([50.0] * short, [MOST_FILES + 1] * short, speaks_grpc=True).faults(50.0)
 
 
+def test_broken_greetings_come_and_go() -> None:
+    """Of a process with ports of Ray a tenth more open files is weather; what one connection in ten would
+    leave behind is found."""
+    for gain, fault in ((0.12, False), (0.4, True)):
+        files = [int(280 + 280 * gain * 1.5 * (k / SECONDS - 1 / 3)) for k in range(SECONDS)]
+        found = weighed([50.0] * SECONDS, files, speaks_grpc=True)
+        assert found.fitted_files > FILES
+        assert bool(found.faults(50.0)) == fault
+    assert weighed([50.0] * SECONDS, files).faults(50.0)
+
+
 def test_quantiles() -> None:
     """Of all values, in any order."""
     values = [float(k) for k in range(100, 0, -1)]
