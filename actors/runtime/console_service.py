@@ -224,7 +224,7 @@ class ConsoleService:
         worker, worker_fault = await self._worker()
         current = daemon.current
         stands = current is not None and current.control.state in ("held", "waiting")
-        run_alarms = current.alarms if current is not None and stands else ()
+        run_alarms = current.signs.alarms if current is not None and stands else ()
         found = await asyncio.to_thread(runs, daemon.state)
         return DaemonStatus(
             pid=os.getpid(),

@@ -314,7 +314,7 @@ class Daemon:
         """A person has looked: alarms are cleared, restart budgets are full again."""
         self.alarms = ()
         if self.current is not None:
-            self.current.alarms = ()
+            self.current.signs.alarms = ()
         self.pool.forgive()
         self.world.forgive()
         self.writer.budget.reset()

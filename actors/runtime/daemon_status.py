@@ -63,7 +63,7 @@ def run_progress(run: CampaignRun, points: int, lines: tuple[int, int]) -> RunPr
         best=point_summary(ledger, best) if best else None,
         drift_x_m_s=ledger.transform.velocity_x_m_s,
         drift_y_m_s=ledger.transform.velocity_y_m_s,
-        duty_cycle=run.duty_cycle,
+        duty_cycle=run.signs.duty_cycle,
     )
 
 

@@ -128,7 +128,7 @@ def test_changes_are_numbered_in_order(start: str, written: int, events: list[st
         assert (control.state, control.reason) == (start, "before")
 
 
-def taken_up(*states: str) -> CampaignRun:
+def taken_up(*states: str, site: Any = None) -> CampaignRun:
     """A run that a new daemon takes up, with these states in its journal."""
     ledger = RunLedger("r")
     ledger.fold(
@@ -138,7 +138,7 @@ def taken_up(*states: str) -> CampaignRun:
         for k, s in enumerate(states, 1)
     )
     nothing = cast(Any, None)  # a run that was not begun yet asks nobody
-    return CampaignRun(nothing, nothing, ledger, allowed=False)
+    return CampaignRun(site, nothing, ledger, allowed=False)
 
 
 @pytest.mark.parametrize("state", LIVING)
@@ -249,8 +249,7 @@ def test_a_run_whose_daemon_died_before_the_conclusion_is_concluded(state: str) 
 
     async def session() -> Places:
         places = Places()
-        run = taken_up("starting", "running", state)
-        run.site = cast(Any, places)
+        run = taken_up("starting", "running", state, site=places)
         run.reader = cast(Any, SimpleNamespace(records=lambda _after: (), close=lambda: None))
         async with asyncio.timeout(20.0):
             await run.main()
@@ -272,8 +271,7 @@ def test_before_the_conclusion_every_attempt_has_its_end() -> None:
 
     async def session() -> Places:
         places = Places()
-        run = taken_up("starting", "running", "held")
-        run.site = cast(Any, places)
+        run = taken_up("starting", "running", "held", site=places)
         run.reader = cast(Any, SimpleNamespace(records=lambda _after: (), close=lambda: None))
         places.known = {"r/d0001/a1"}
         stepping = asyncio.Event()

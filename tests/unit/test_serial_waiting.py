@@ -566,12 +566,12 @@ def waiting_run(state: str = "running", allowed: bool = False) -> tuple[Campaign
         time_scale=1.0,
     )
     nothing = cast(Any, None)
-    run = CampaignRun(nothing, nothing, ledger, allowed)
+    site = cast(Any, SimpleNamespace(tip=Tip(), ring=WatchRing()))
+    run = CampaignRun(site, nothing, ledger, allowed)
     run.control._machine.state = state
-    run.site = cast(Any, SimpleNamespace(tip=Tip(), ring=WatchRing()))
     watch = SimpleNamespace(said=GO_ON)
     watch.verdict = lambda: watch.said
-    run.auxiliary = cast(Any, watch)
+    run.waiting.watch = cast(Any, watch)
     return run, watch
 
 
@@ -588,15 +588,15 @@ def test_a_running_run_begins_to_wait_with_the_next_beat() -> None:
         assert change.body == RunState(state="waiting", reason="waits: temperature A is 5 K")
         assert change.instructions == ("drain",)
         assert run.site.tip.held  # the loop is still in its step
-        await run._wait()
-        await run._wait()
+        await run.waiting.step()
+        await run.waiting.step()
         assert cast(Any, run.site.tip).released == [True]
-        assert run.activity == "waiting: temperature A is 5 K"
+        assert run.signs.activity == "waiting: temperature A is 5 K"
         watch.said = GO_ON
-        await run._wait()
+        await run.waiting.step()
         assert run.control.state == "engaging"
         assert run.control.changes[-1].instructions == ("engage",)
-        assert (run.activity, len(run.control.changes)) == ("", 2)
+        assert (run.signs.activity, len(run.control.changes)) == ("", 2)
 
     asyncio.run(session())
 
@@ -608,7 +608,7 @@ def test_a_tip_that_may_stay_is_not_withdrawn() -> None:
         run, watch = waiting_run()
         watch.said = Verdict(True, "lockin x is 1 V", False, False)
         run.beat()
-        await run._wait()
+        await run.waiting.step()
         assert run.site.tip.held
         assert cast(Any, run.site.tip).released == []
 
@@ -623,16 +623,16 @@ def test_a_silent_instrument_calls_for_a_person_once() -> None:
         run, watch = waiting_run()
         watch.said = Verdict(True, "temperature A is 5 K", False, True)
         run.beat()
-        await run._wait()
-        assert run.alarms == ()
+        await run.waiting.step()
+        assert run.signs.alarms == ()
         for text in ("no reading for 9 s", "no reading for 10 s"):
             watch.said = Verdict(True, text, True, True)
-            await run._wait()
-        assert run.alarms == ("no reading for 9 s",)
+            await run.waiting.step()
+        assert run.signs.alarms == ("no reading for 9 s",)
         assert [c.instructions for c in run.control.changes] == [("drain",), ("alarm",)]
         watch.said = GO_ON
-        await run._wait()
-        assert (run.control.state, run.alarms) == ("engaging", ())
+        await run.waiting.step()
+        assert (run.control.state, run.signs.alarms) == ("engaging", ())
 
     asyncio.run(session())
 
@@ -646,10 +646,10 @@ def test_nothing_is_engaged_while_an_instrument_is_not_content() -> None:
         watch.said = Verdict(True, "temperature A is 5 K", False, True)
         await run._engage()  # would fail on this site if it engaged
         assert run.control.state == "waiting"
-        await run._wait()
+        await run.waiting.step()
         assert cast(Any, run.site.tip).released == []
         watch.said = GO_ON
-        await run._wait()
+        await run.waiting.step()
         assert (run.control.state, run.allowed) == ("engaging", True)
 
     asyncio.run(session())
