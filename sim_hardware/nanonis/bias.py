@@ -11,7 +11,7 @@ from sim_hardware import motions
 from sim_hardware.controls import GAIN_RANGES
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import Instrument
-from sim_hardware.nanonis.registry import Registry, Settings
+from sim_hardware.nanonis.registry import Registry, Settings, no_zero
 from sim_hardware.situation import Activity
 from sim_hardware.world import World
 
@@ -24,7 +24,12 @@ FILTERS = ("Off", "10 kHz", "1 kHz", "100 Hz")
 LONGEST_PULSE_S = 10.0
 
 REGISTRY.keep(
-    Settings("Bias.Calibr", {"calibration": 1.0, "offset": 0.0}, {"calibration": (-1e3, 1e3)}),
+    Settings(
+        "Bias.Calibr",
+        {"calibration": 1.0, "offset": 0.0},
+        {"calibration": (-1e3, 1e3)},
+        check=no_zero("calibration"),
+    ),
 )
 REGISTRY.settings["Bias.Range"] = Settings("Bias.Range", {"bias_range_index": 0})
 REGISTRY.settings["Current.Gain"] = Settings("Current.Gain", {"filter_index": 0})
@@ -37,7 +42,7 @@ def applied(lab: Instrument, shown_v: float) -> float:
     """The voltage at the junction for a bias as the panel shows it; whatever the calibration says, the output
     gives no more than its range."""
     kept = lab.setting("Bias.Calibr")
-    return coerced(lab, (shown_v - float(kept["offset"])) / (float(kept["calibration"]) or 1.0))
+    return coerced(lab, (shown_v - float(kept["offset"])) / float(kept["calibration"]))
 
 
 def shown(lab: Instrument, applied_v: Any) -> Any:

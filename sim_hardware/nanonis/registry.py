@@ -103,6 +103,17 @@ class Registry:
         return [name for name in _known() if name.lower() in self._handlers]
 
 
+def no_zero(name: str) -> Checked:
+    """A check for settings whose field ``name`` is divided by: 0 is refused, as no calibration."""
+
+    def check(_lab: Instrument, values: dict[str, Any]) -> dict[str, Any]:
+        if values[name] == 0.0:
+            raise DriverError(f"a {name.replace('_', ' ')} of 0 is none.")
+        return values
+
+    return check
+
+
 def _known() -> dict[str, None]:
     return dict.fromkeys(table(RELEASE))
 

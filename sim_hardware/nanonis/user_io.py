@@ -9,7 +9,7 @@ import numpy as np
 
 from protocols.errors import DriverError
 from sim_hardware.nanonis.calls import Call
-from sim_hardware.nanonis.registry import Registry, Settings
+from sim_hardware.nanonis.registry import Registry, Settings, no_zero
 
 REGISTRY = Registry()
 
@@ -19,18 +19,19 @@ PORTS = 4
 LINES = 8
 LONGEST_PULSES_S = 60.0
 
+_NO_ZERO = no_zero("calibration_per_volt")
 _PER_VOLT = {"calibration_per_volt": 1.0, "offset_in_physical_units": 0.0}
 _OUTPUT: dict[str, Any] = {"index": "output_index", "indices": OUTPUT_NUMBERS}
 _SIGNAL = (0, 127)
 
 REGISTRY.keep(
-    Settings("UserIn.Calibr", _PER_VOLT, index="input_index", indices=INPUT_NUMBERS),
+    Settings("UserIn.Calibr", _PER_VOLT, index="input_index", indices=INPUT_NUMBERS, check=_NO_ZERO),
     Settings("UserOut.Mode", {"output_mode": 0}, {"output_mode": (0, 3)}, **_OUTPUT),
     Settings(
         "UserOut.MonitorCh", {"monitor_channel_index": 0}, {"monitor_channel_index": _SIGNAL}, **_OUTPUT
     ),
     Settings("UserOut.Val", {"output_value": 0.0}, {"output_value": (-10.0, 10.0)}, **_OUTPUT),
-    Settings("UserOut.Calibr", _PER_VOLT, **_OUTPUT),
+    Settings("UserOut.Calibr", _PER_VOLT, check=_NO_ZERO, **_OUTPUT),
     Settings("UserOut.CalcSignalName", {"calculated_signal_name": "Calculated (V)"}, **_OUTPUT),
     Settings(
         "UserOut.CalcSignalConfig",
@@ -82,7 +83,7 @@ def limits_get(call: Call, output_index: int, raw_limits: int = 0) -> tuple[floa
     if not raw_limits:
         return limits["upper_limit"], limits["lower_limit"]
     kept = call.lab.setting("UserOut.Calibr", output_index)
-    scale, offset = kept["calibration_per_volt"] or 1.0, kept["offset_in_physical_units"]
+    scale, offset = kept["calibration_per_volt"], kept["offset_in_physical_units"]
     return (limits["upper_limit"] - offset) / scale, (limits["lower_limit"] - offset) / scale
 
 

@@ -84,6 +84,23 @@ def test_a_calibration_does_not_raise_what_the_output_can_give(flat: Served) -> 
     assert flat.world.state().bias_v == 1.0
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("Bias.CalibrSet", (0.0, 0.0)),
+        ("UserIn.CalibrSet", (5, 0.0, 0.5)),
+        ("UserOut.CalibrSet", (1, 0.0, 0.5)),
+    ],
+)
+def test_what_is_divided_by_cannot_be_zero(flat: Served, command: str, arguments: tuple[Any, ...]) -> None:
+    """It is refused, with its name; what was set before stays."""
+    client = flat.client()
+    with pytest.raises(DriverError, match=r"calibration.* of 0 is none"):
+        client(command, *arguments)
+    client("Bias.Set", 0.5)
+    assert flat.world.state().bias_v == 0.5
+
+
 @proves("Bias.Set", "Bias.Get", "Bias.RangeSet", "Bias.CalibrSet", "Signals.ValGet")
 def test_bias_is_the_junctions_voltage(flat: Served) -> None:
     """Set, it is at the junction and in the signals; it is coerced into the range, and calibrated."""
