@@ -92,7 +92,7 @@ def test_a_calibration_does_not_raise_what_the_output_can_give(flat: Served) -> 
         ("UserOut.CalibrSet", (1, 0.0, 0.5)),
     ],
 )
-def test_what_is_divided_by_cannot_be_zero(flat: Served, command: str, arguments: tuple[Any, ...]) -> None:
+def test_what_is_divided_by_cannot_be_zero(flat: Served, command: str, arguments: tuple[float, ...]) -> None:
     """It is refused, with its name; what was set before stays."""
     client = flat.client()
     with pytest.raises(DriverError, match=r"calibration.* of 0 is none"):
