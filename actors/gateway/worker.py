@@ -20,9 +20,10 @@ import structlog
 from actors.gateway.desk import Desk
 from actors.gateway.drivers import open_driver
 from actors.gateway.electronics import Electronics, open_with_patience
-from actors.gateway.executor import Executor, Outcome
+from actors.gateway.executor import Executor
 from actors.gateway.gate import Gate
 from actors.gateway.internal import InternalLink, WorkerBeat, WorkerReady
+from actors.gateway.job_run import Outcome
 from actors.gateway.queue import Job, JobQueue
 from actors.gateway.spool import Spool
 from actors.gateway.withdrawal import Parker

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import structlog
 
-from actors.gateway.executor import GuardLink
 from actors.gateway.internal import (
     BEAT_S,
     SILENCE_S,
@@ -29,6 +28,7 @@ from actors.gateway.internal import (
     Quiet,
     WorkerBeat,
 )
+from actors.gateway.job_run import GuardLink
 from protocols.errors import ERROR_CLASSES, DeadlineError, LinkLostError, RefusedError
 
 log = structlog.get_logger(__name__)

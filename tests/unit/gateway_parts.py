@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from fake_driver import FakeDriver, FakeElectronics
 
-from actors.gateway.executor import Executor, GuardLink
+from actors.gateway.executor import Executor
 from actors.gateway.gate import Gate
+from actors.gateway.job_run import GuardLink
 from actors.gateway.queue import Job
 from protocols.errors import TunnelpilotError
 from protocols.files.limits_toml import Limits, read_limits

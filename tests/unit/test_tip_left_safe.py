@@ -86,7 +86,7 @@ def test_a_trip_that_was_there_before_a_job_latches_no_second_time() -> None:
 def test_feedback_is_not_switched_on_while_a_sweep_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep that does not come back sweeps on: it is stopped, or the tip is parked; at the bias of the
     moment nothing is switched on."""
-    monkeypatch.setattr("actors.gateway.executor.STOPPED_WITHIN_S", 0.05)
+    monkeypatch.setattr("actors.gateway.tip_left_safe.STOPPED_WITHIN_S", 0.05)
     bench = engaged()
     e = bench.electronics
     switched: list[bool] = []
