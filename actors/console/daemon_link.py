@@ -101,5 +101,5 @@ def wait_until_gone(state: Path, process: str, timeout_s: float) -> bool:
     while lock.held_by_somebody():
         if time.monotonic() >= until:
             return False
-        time.sleep(0.02)
+        time.sleep(0.02)  # a file's lock cannot be waited for with a deadline
     return True

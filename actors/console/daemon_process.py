@@ -102,7 +102,7 @@ def _wait_for_answer(
             raise LinkLostError(
                 f"the daemon did not answer within {deadline_s:g} s:\n{_tail(state)}", _look(state)
             )
-        time.sleep(0.05)
+        time.sleep(0.05)  # it says that it is there by a file
 
 
 def _answers(state: Path, began: float) -> bool:
@@ -135,7 +135,7 @@ def shut_down(state: Path, *, park: bool = True, gateway: bool = True, deadline_
                 break
             if time.monotonic() >= until:
                 raise
-            time.sleep(0.05)
+            time.sleep(0.05)  # it may be starting: ask again
     if not wait_until_gone(state, PROCESS, deadline_s):
         raise LinkLostError(
             f"the daemon took the order and still runs after {deadline_s:g} s.",

@@ -40,7 +40,7 @@ def open_with_patience(connect: Callable[[], Driver], *, withdraw: bool = False)
                 if withdraw and driver is not None:
                     _withdraw_blindly(driver)
                 raise
-            time.sleep(0.1)
+            time.sleep(0.1)  # the ports of who was here before may be free in a moment
         else:
             return driver
 

@@ -141,7 +141,7 @@ class Hands:
                     self._parker.order(
                         f"the electronics were not watched for {self.blind_s:.1f} s: {problem!r}", "driver"
                     )
-                time.sleep(POLL_S)
+                time.sleep(POLL_S)  # the next look; electronics tell nothing unasked
 
     def _step(self) -> None:
         before = self._parker.last_state

@@ -160,7 +160,7 @@ class Parker:
         match pending:
             case "withdraw":
                 if self._attempts:
-                    time.sleep(RETRY_S)
+                    time.sleep(RETRY_S)  # the electronics have just failed to do it
                 self._answer("done" if self._withdraw().withdrawn else "failed", ticket)
             case "stop":
                 self._answer(self._try("stop", lambda: self._driver().stop()), ticket)

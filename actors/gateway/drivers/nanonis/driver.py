@@ -150,7 +150,7 @@ class NanonisDriver(Hold):
                     f"the Z-controller is not {'on' if on else 'off'} {SWITCH_S:g} s after it was switched.",
                     "Look at the electronics.",
                 )
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # the electronics tell nothing unasked
 
     def set_lockin(self, settings: LockIn | None) -> None:
         """Configure and switch on the modulation, or switch it off."""
