@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,7 @@ class WorldSettings:
     """Speed of moves that the electronics make by themselves (to the first line of a frame)."""
 
 
-class TipAtSurface:
+class TipAtSurface(ABC):
     """See the module's text.  Everything is changed under ``lock``."""
 
     def __init__(
@@ -83,9 +84,9 @@ class TipAtSurface:
         self.job_id = ""
         self._live: Trajectory | None = None
 
+    @abstractmethod
     def withdraw(self, reason: str) -> None:
         """Controller off and Z on its way up when this returns."""
-        raise NotImplementedError
 
     def note(self, event: str, **detail: Any) -> int:
         """Write to the truth log with the present time and job."""

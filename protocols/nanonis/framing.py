@@ -13,6 +13,7 @@ the reader says so each time it is asked, and the connection must be closed.
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -73,7 +74,7 @@ def encode_response(name: str, body: bytes) -> bytes:
     return _RESPONSE.pack(_name_bytes(name), len(body), 0) + body
 
 
-class _Reader(Generic[_Read]):
+class _Reader(ABC, Generic[_Read]):
     """What both readers share."""
 
     def __init__(self, largest: int) -> None:
@@ -135,8 +136,8 @@ class _Reader(Generic[_Read]):
             "Connect again; whether the command was carried out is unknown.",
         )
 
-    def _read_header(self, header: bytes) -> tuple[_Read, int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _read_header(self, header: bytes) -> tuple[_Read, int]: ...
 
     def _checked_size(self, name: str, size: int) -> int:
         if not 0 <= size <= self._largest:

@@ -70,7 +70,7 @@ class Device:
             OutOfRangeError: a parameter is out of its range.
             ValueError, KeyError, IndexError: there is no such command, or it lacks parameters.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # not abstract: who answers whole lines overrides obey instead
 
     def reset(self) -> None:
         """``*RST``."""

@@ -7,6 +7,7 @@ junction between itself and a tip.  The simplest kind is a height map with a mix
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,7 +64,7 @@ class Surface(Protocol):
         """The noise-free relative density of states at one point (shape of ``energy_v``)."""
 
 
-class MixtureSurface:
+class MixtureSurface(ABC):
     """A surface of closed forms: a relief and a mixture of basis spectra.
 
     Subclasses give ``name``, ``extent_m``, ``basis``, ``objects``, ``relief`` and ``weights``; the functions
@@ -76,13 +77,13 @@ class MixtureSurface:
     objects: tuple[SurfaceObject, ...]
     work_function_ev = 4.0
 
+    @abstractmethod
     def relief(self, x_m: Floats, y_m: Floats) -> Floats:
         """Height (m), same shape as the coordinates."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(self, x_m: Floats, y_m: Floats) -> Floats:
         """Weights of the basis spectra: shape (k, *coordinates), summing to 1."""
-        raise NotImplementedError
 
     def junction(self, tip: Tip, work_function_ev: float | None = None) -> Junction:
         """This surface under a tip."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def instrument_on(section: AuxiliarySection, adapter: CarefulSerialAdapter) -> S
     return kind(section, adapter)
 
 
-class SerialInstrument:
+class SerialInstrument(ABC):
     """What all have in common: identity, order, ranges, the seal of a reading."""
 
     def __init__(
@@ -150,19 +151,19 @@ class SerialInstrument:
 
     # ---- what differs ----
 
-    def _make_driver(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _make_driver(self) -> Any: ...
 
-    def _greet(self) -> None:
+    def _greet(self) -> None:  # noqa: B027  (most need nothing)
         """Anything to be said before ``*IDN?``."""
 
     def _apply(self) -> dict[str, float]:
         """Set what the campaign sets and read it back."""
         return {}
 
+    @abstractmethod
     def _read_values(self) -> tuple[dict[str, float], str]:
         """Value by channel, and what the instrument says of them."""
-        raise NotImplementedError
 
     # ---- order ----
 
