@@ -38,7 +38,6 @@ def run_progress(run: CampaignRun, points: int, lines: tuple[int, int]) -> RunPr
     assert started is not None
     window = ledger.open_window() or max(ledger.windows.values(), key=lambda w: w.index, default=None)
     taken = ledger.points_in(window.index) if window else []
-    ordered = sorted(ledger.points.values(), key=lambda p: p.seq)
     best = ledger.best_point()
     over = run.control.state in FINAL_RUN_STATES
     return RunProgress(
@@ -59,7 +58,7 @@ def run_progress(run: CampaignRun, points: int, lines: tuple[int, int]) -> RunPr
         frame_lines_done=lines[0],
         frame_lines_planned=lines[1],
         activity="" if over else run.activity_text(),
-        latest=tuple(point_summary(ledger, p) for p in ordered[-min(points, MOST_POINTS) :] if points),
+        latest=tuple(point_summary(ledger, p) for p in ledger.latest_points(min(points, MOST_POINTS))),
         best=point_summary(ledger, best) if best else None,
         drift_x_m_s=ledger.transform.velocity_x_m_s,
         drift_y_m_s=ledger.transform.velocity_y_m_s,

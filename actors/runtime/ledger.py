@@ -1,13 +1,21 @@
 """What a run has done so far, folded from its journal: the only memory that survives.
 
+Of each spectrum little is kept, and what is asked in every beat is found by window: a run of weeks must go on
+as fast as it began.
+
 Everything the run loop asks ("was this frame taken?", "which attempt comes next?", "which decisions still
 want their spectrum?") is answered from here, so that a daemon that was killed goes on where the journal ends.
 """
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import msgspec
 
 from protocols.messages.records import (
     AttemptEnded,
@@ -98,10 +106,17 @@ class RunLedger:
         self.frames: dict[str, tuple[int, str]] = {}
         """Window and purpose by job id; the images stay in the journal."""
         self.decisions: dict[str, Decision] = {}
+        """Without their alternatives, which stay in the journal."""
         self.points: dict[str, Point] = {}
+        """In the order of their commits."""
+        self._decisions_of: dict[int, list[str]] = {}
+        self._points_of: dict[int, list[str]] = {}
+        self._ended: list[tuple[int, float]] = []
+        """By number of the record: instrument time at which the last spectrum up to it ended."""
         self.last_frame_s = 0.0
         """Instrument time at which the last frame ended."""
         self.labelled: dict[str, Label] = {}
+        """Without the other classes' probabilities."""
         self.drifts: dict[str, DriftMeasured] = {}
         self.transform = Transform()
         self.conclusion: Conclusion | None = None
@@ -129,11 +144,16 @@ class RunLedger:
 
     def decisions_in(self, window: int) -> list[Decision]:
         """Decisions of a window in order."""
-        return sorted((d for d in self.decisions.values() if d.window == window), key=lambda d: d.index)
+        found = (self.decisions[name] for name in self._decisions_of.get(window, ()))
+        return sorted(found, key=lambda d: d.index)
 
     def points_in(self, window: int) -> list[Point]:
         """Measured spectra of a window in order of their commits."""
-        return sorted((p for p in self.points.values() if p.window == window), key=lambda p: p.seq)
+        return [self.points[job] for job in self._points_of.get(window, ())]
+
+    def latest_points(self, count: int) -> list[Point]:
+        """The last measured spectra, oldest first."""
+        return list(itertools.islice(reversed(self.points.values()), count))[::-1]
 
     def unlabelled(self, window: int) -> set[str]:
         """Spectra of a window without a label."""
@@ -164,16 +184,16 @@ class RunLedger:
 
     def ended_s(self, upto: int) -> float:
         """Instrument time at which the last frame, or the last spectrum with seq <= ``upto``, ended."""
-        seen = [p.ended_s for p in self.points.values() if p.seq <= upto]
-        return max([self.last_frame_s, *seen])
+        before = bisect.bisect_right(self._ended, upto, key=lambda entry: entry[0])
+        return max(self.last_frame_s, self._ended[before - 1][1] if before else -math.inf)
 
     def best_point(self) -> Point | None:
         """Valid point with the largest scalar; in the deepest window that has any."""
-        valid = [p for p in self.points.values() if p.valid and p.scalar == p.scalar]
-        if not valid:
-            return None
-        deepest = max(p.window for p in valid)
-        return max((p for p in valid if p.window == deepest), key=lambda p: p.scalar)
+        for window in sorted(self._points_of, reverse=True):
+            valid = [p for p in self.points_in(window) if p.valid and not math.isnan(p.scalar)]
+            if valid:
+                return max(valid, key=lambda p: p.scalar)
+        return None
 
     def _take(self, record: StoredRecord) -> None:
         match record.body:
@@ -199,12 +219,11 @@ class RunLedger:
             case SpectrumTaken():
                 self._measure(record.body, record)
             case Label():
-                self.labelled[record.body.job_id] = record.body
+                self.labelled[record.body.job_id] = msgspec.structs.replace(record.body, probabilities={})
             case Validity():
                 self._judge(record.body)
             case Decision():
-                self.decisions[record.body.decision] = record.body
-                self.subject(record.body.decision)
+                self._decide(record.body)
             case DriftMeasured():
                 self.drifts[record.body.frame_job] = record.body
                 self.transform = record.body.transform
@@ -231,8 +250,18 @@ class RunLedger:
         subject.open_job, subject.done_job = "", job_id
         self.jobs_done.add(job_id)
 
+    def _decide(self, body: Decision) -> None:
+        if body.decision not in self.decisions:
+            self._decisions_of.setdefault(body.window, []).append(body.decision)
+        self.decisions[body.decision] = msgspec.structs.replace(body, alternatives=())
+        self.subject(body.decision)
+
     def _measure(self, body: SpectrumTaken, record: StoredRecord) -> None:
         self._finish(body.job_id)
+        if body.job_id not in self.points:
+            self._points_of.setdefault(body.window, []).append(body.job_id)
+        latest_s = max(self._ended[-1][1], body.ended_s) if self._ended else body.ended_s
+        self._ended.append((record.seq, latest_s))
         self.points[body.job_id] = Point(
             job_id=body.job_id,
             decision=body.decision,

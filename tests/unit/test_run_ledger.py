@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from protocols.messages.data import Channel, SweepData
 from protocols.messages.jobs import JobState
 from protocols.messages.recipes import Move, Sweep
 from protocols.messages.records import (
+    Alternative,
     AttemptEnded,
     Conclusion,
     Decision,
@@ -456,3 +458,39 @@ def test_what_else_it_remembers() -> None:
     assert ledger.unlabelled(0) == set()
     assert ledger.conclusion is not None
     assert set(JobState) >= set(UNFINISHED)
+
+
+@given(records=stories(), upto=st.integers(0, 200), count=st.integers(0, 5))
+def test_what_is_found_by_window_and_number(records: list[StoredRecord], upto: int, count: int) -> None:
+    """The same as a search through everything: points and decisions of a window, the last points, and when
+    the last spectrum up to a record ended."""
+    ledger = folded(records)
+    points = sorted(ledger.points.values(), key=lambda p: p.seq)
+    assert ledger.latest_points(count) == points[max(len(points) - count, 0) :]
+    for window in range(4):
+        assert ledger.points_in(window) == [p for p in points if p.window == window]
+        decided = [d for d in ledger.decisions.values() if d.window == window]
+        assert ledger.decisions_in(window) == sorted(decided, key=lambda d: d.index)
+    ended = [p.ended_s for p in points if p.seq <= upto]
+    assert ledger.ended_s(upto) == max([ledger.last_frame_s, *ended])
+
+
+def test_little_is_kept_of_a_spectrum() -> None:
+    """What only the journal is asked for stays there: alternatives of a decision, curves, probabilities."""
+    story = Story()
+    story.decide("d0000")
+    chosen = story.records[-1]
+    assert isinstance(chosen.body, Decision)
+    one = Alternative(x_m=0.0, y_m=0.0, acquisition=0.0, mean=0.0, std=0.0)
+    body = msgspec.structs.replace(chosen.body, alternatives=(one,) * 5)
+    story.records[-1] = StoredRecord(
+        seq=chosen.seq, key=chosen.key, actor="t", wall_s=chosen.wall_s, body=body
+    )
+    story.measure("r/d0000/a1")
+    story.add(
+        Label(job_id="r/d0000/a1", label="a", confidence=0.9, probabilities={"a": 0.9, "b": 0.1}, model="m")
+    )
+    ledger = story.ledger()
+    assert ledger.decisions["d0000"].alternatives == ()
+    assert ledger.labelled["r/d0000/a1"].probabilities == {}
+    assert ledger.labelled["r/d0000/a1"].confidence == 0.9
