@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from protocols.errors import DriverError, TunnelpilotError
-from protocols.files.nanonis_dat import DatFile, write_dat
+from protocols.files.nanonis_dat import DatFile
 from protocols.messages.data import SweepData
 from protocols.messages.recipes import LockIn, SpectrumRecipe
-from protocols.nanonis.conventions import channel_name
 from sim_hardware import sweeping
 from sim_hardware.motions import Run
-from sim_hardware.nanonis import bias, files, jobs, lock_in, signals, sweeps
-from sim_hardware.nanonis.bias_spectroscopy_settings import LINEAR, SEGMENTS, SHORTEST_S
-from sim_hardware.nanonis.calls import Call
+from sim_hardware.nanonis import bias, files, lock_in, signals, sweeps
+from sim_hardware.nanonis.bias_spectroscopy_settings import LINEAR, SEGMENTS
 from sim_hardware.nanonis.instrument import Instrument
 from sim_hardware.nanonis.registry import Registry
+from sim_hardware.nanonis.spectroscopy_panel import SHORTEST_S, SpectroscopyPanel, Spectrum, recorded_columns
 from sim_hardware.situation import Activity
 from sim_hardware.world import World
 
@@ -28,39 +25,6 @@ Floats = npt.NDArray[np.float64]
 REGISTRY = Registry()
 
 SWEEP = "Bias calc (V)"
-
-
-@REGISTRY.command("BiasSpectr.Open")
-def window_open(call: Call) -> None:
-    """Open its window."""
-    call.lab.open("BiasSpectr")
-
-
-@REGISTRY.command("BiasSpectr.Stop")
-def stop(call: Call) -> None:
-    """End a sweep under way; the controller goes on as before."""
-    running = call.lab.running("sweep")
-    if running is not None:
-        running.stop("stopped")
-
-
-@REGISTRY.command("BiasSpectr.StatusGet")
-def status_get(call: Call) -> bool:
-    """Whether a sweep is under way."""
-    return call.lab.running("sweep") is not None
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """A finished spectrum as clients and files get it.
-
-    ``columns``: by name, the swept quantity first, each (points,).
-    """
-
-    columns: dict[str, Floats]
-    parameters: tuple[float, ...]
-    data: SweepData
-    final_z_m: float
 
 
 def begin(lab: Instrument) -> Activity:
@@ -181,24 +145,16 @@ def _segments(lab: Instrument) -> list[sweeps.Segment]:
     ]
 
 
-def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
-    """What a finished sweep shows.
-
-    Raises:
-        DriverError: it was stopped before there were data.
-    """
-    data = activity.sweep
-    if data is None:
-        raise DriverError(f"the sweep was ended: {activity.reason or activity.why}.")
+def _evaluated(lab: Instrument, data: SweepData) -> Spectrum:
+    """What a finished sweep shows."""
     kept, timing = lab.setting("BiasSpectr.Props"), lab.setting("BiasSpectr.Timing")
-    columns = {SWEEP: np.asarray(bias.shown(lab, data.bias_v), np.float64)}
     found = {channel.name: np.asarray(channel.values) for channel in data.channels}
-    indexes = lab.setting("BiasSpectr.Chs")["channel_indexes"]
     ways = next(iter(found.values())).shape[1]
-    for way in range(ways):
-        for index in indexes:
-            values = _values(lab, index, data, found)[:, way]
-            columns |= columns_of(index, way, values, bool(kept["save_all"]))
+    swept = np.asarray(bias.shown(lab, data.bias_v), np.float64)
+    columns = {
+        SWEEP: swept,
+        **recorded_columns(lab, "BiasSpectr", ways, lambda index: _values(lab, index, data, found)),
+    }
     state = lab.world.state()
     parameters = (
         float(columns[SWEEP][0]),
@@ -213,22 +169,6 @@ def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
         state.z_m,
     )
     return Spectrum(columns, parameters, data, state.z_m)
-
-
-def columns_of(index: int, way: int, values: Floats, save_all: bool) -> dict[str, Floats]:
-    """A channel one way, (repeats, points): itself, or the average of several sweeps and, if wanted, each."""
-    back = ("bwd",) if way else ()
-    if len(values) == 1:
-        return {_label(index, *back): values[0]}
-    columns = {_label(index, "AVG", *back): values.mean(axis=0)}
-    if save_all:
-        columns |= {_label(index, f"{n + 1:05d}", *back): one for n, one in enumerate(values)}
-    return columns
-
-
-def _label(index: int, *tags: str) -> str:
-    label = channel_name(signals.NAMES[index])
-    return str(type(label)(label.quantity, label.unit, tags))
 
 
 def _values(lab: Instrument, index: int, data: SweepData, found: dict[str, Any]) -> Floats:
@@ -251,64 +191,21 @@ def _values(lab: Instrument, index: int, data: SweepData, found: dict[str, Any])
     return signals.samples(lab, index, int(np.prod(shape)), 1e-3).reshape(shape)
 
 
-@REGISTRY.command("BiasSpectr.Start")
-def start(call: Call, get_data: bool, basename: str | None) -> dict[str, Any]:
-    """Take a spectrum and wait for it."""
-    lab = call.lab
-    if basename:
-        lab.store_setting("BiasSpectr.Start", 0, {"basename": basename})
-    job = jobs.begin(lab.world, basename or "", "sweep")
-    try:
-        activity = begin(lab)
-    except TunnelpilotError:
-        if job:
-            lab.world.end_job(job, "refused")
-        raise
-    lab.after(activity, lambda ended: _ended(lab, ended, job))
-    call.wait(activity.done)
-    lab.settled(activity)
-    if activity.state == "failed":
-        raise activity.error or DriverError(activity.reason)
-    if not get_data:
-        return {"channels": (), "data": np.zeros((0, 0), np.float32), "parameters": np.zeros(0, np.float32)}
-    found = spectrum(lab, activity)
-    return {
-        "channels": tuple(found.columns),
-        "data": np.array(list(found.columns.values()), np.float32),
-        "parameters": np.array(found.parameters, np.float32),
-    }
-
-
-def _ended(lab: Instrument, activity: Activity, job: str) -> None:
-    """What the electronics do at the end, whether or not somebody waits."""
-    jobs.end(lab.world, job, activity)
-    if activity.sweep is not None and lab.setting("BiasSpectr.Props")["autosave"]:
-        save(lab, spectrum(lab, activity))
-
-
-def save(lab: Instrument, found: Spectrum) -> Path:
-    """Write a spectrum to a file."""
-    path = files.next_path(lab, lab.setting("BiasSpectr.Start")["basename"], ".dat")
-    kept, timing = lab.setting("BiasSpectr.Props"), lab.setting("BiasSpectr.Timing")
-    advanced = lab.setting("BiasSpectr.AdvProps")
-    write_dat(
-        path,
-        DatFile(
-            columns=found.columns,
-            saved=files.now(),
-            started=files.now(),
-            x_m=found.data.x_m,
-            y_m=found.data.y_m,
-            z_m=found.data.z_m,
-            z_offset_m=kept["z_offset_m"],
-            settling_s=timing["settling_time_s"],
-            integration_s=timing["integration_time_s"],
-            z_hold=bool(advanced["z_controller_hold"]),
-            final_z_m=found.final_z_m if advanced["record_final_z"] else None,
-            settings={
-                **files.module_settings(lab, lab.world.state()),
-                **files.bias_sweep_settings(lab, len(found.columns[SWEEP])),
-            },
-        ),
+def _described(lab: Instrument, file: DatFile) -> DatFile:
+    return replace(
+        file,
+        z_offset_m=lab.setting("BiasSpectr.Props")["z_offset_m"],
+        z_hold=bool(lab.setting("BiasSpectr.AdvProps")["z_controller_hold"]),
     )
-    return path
+
+
+PANEL = SpectroscopyPanel(
+    stem="BiasSpectr",
+    kind="sweep",
+    basename="Bias-Spectroscopy",
+    begin=begin,
+    evaluated=_evaluated,
+    described=_described,
+    sweep_settings=files.bias_sweep_settings,
+)
+PANEL.offer(REGISTRY)

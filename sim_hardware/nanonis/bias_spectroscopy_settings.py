@@ -12,6 +12,7 @@ from sim_hardware.nanonis import bias, signals
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import Instrument
 from sim_hardware.nanonis.registry import Registry, Settings
+from sim_hardware.nanonis.spectroscopy_panel import check_times, synchronisation
 
 REGISTRY = Registry()
 
@@ -31,22 +32,6 @@ MOST_SWEEPS = 10_000
 NOTHING_STOPS_IT = {"condition": 0, "threshold": 0.0, "signal_index": 0, "comparison": 0}
 LINEAR, SEGMENTS = "Linear", "MLS"
 _SIGNAL = (0, signals.SIGNALS - 1)
-SHORTEST_S = 50e-6
-"""Times below this are 0 or this."""
-
-
-def check_times(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Times within reason, and some time for each sample.
-
-    Raises:
-        DriverError: names the one that is not.
-    """
-    for name, value in wanted.items():
-        if name.endswith("time_s") and not 0.0 <= value <= 3600.0:
-            raise DriverError(f"{name} = {value:g} s is outside 0 to 3600 s.")
-    if wanted["settling_time_s"] + wanted["integration_time_s"] <= 0.0:
-        wanted["integration_time_s"] = SHORTEST_S
-    return wanted
 
 
 def _check_limits(lab: Instrument, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -108,12 +93,7 @@ REGISTRY.keep(
         check=check_times,
         changed=_z_offset_shared,
     ),
-    Settings("BiasSpectr.DigSync", {"digital_sync": "off"}),
-    Settings(
-        "BiasSpectr.TTLSync",
-        {"ttl_line": "1", "ttl_polarity": "high", "time_to_on_s": 0.0, "on_duration_s": 1e-3},
-    ),
-    Settings("BiasSpectr.PulseSeqSync", {"pulse_sequence_nr": 1, "nr_periods": 1}),
+    *synchronisation("BiasSpectr"),
     Settings(
         "BiasSpectr.AltZCtrl",
         {"alternate_z_controller_setpoint": False, "setpoint": 100e-12, "settling_time_s": 0.2},
@@ -124,7 +104,6 @@ REGISTRY.keep(
     Settings("BiasSpectr.SafeCond1", NOTHING_STOPS_IT, {"signal_index": _SIGNAL}),
     Settings("BiasSpectr.SafeCond2", NOTHING_STOPS_IT, {"signal_index": _SIGNAL}),
 )
-REGISTRY.settings["BiasSpectr.Chs"] = Settings("BiasSpectr.Chs", {"channel_indexes": [0]})
 REGISTRY.settings["BiasSpectr.MLSLockinPerSeg"] = Settings(
     "BiasSpectr.MLSLockinPerSeg", {"lock_in_per_segment": False}
 )
@@ -140,26 +119,6 @@ REGISTRY.settings["BiasSpectr.MLSVals"] = Settings(
         "lock_in_run": np.array([0], np.uint32),
     },
 )
-REGISTRY.settings["BiasSpectr.Start"] = Settings("BiasSpectr.Start", {"basename": "Bias-Spectroscopy"})
-
-
-@REGISTRY.command("BiasSpectr.ChsSet")
-def channels_set(call: Call, channel_indexes: Any) -> None:
-    """What is recorded."""
-    chosen = [signals.check_index(int(index)) for index in channel_indexes]
-    if not chosen:
-        raise DriverError("at least one channel is needed.")
-    call.lab.store_setting("BiasSpectr.Chs", 0, {"channel_indexes": list(dict.fromkeys(chosen))})
-
-
-@REGISTRY.command("BiasSpectr.ChsGet")
-def channels_get(call: Call) -> dict[str, Any]:
-    """What is recorded."""
-    chosen = call.lab.setting("BiasSpectr.Chs")["channel_indexes"]
-    return {
-        "channel_indexes": np.array(chosen, np.int32),
-        "channels": tuple(signals.NAMES[index] for index in chosen),
-    }
 
 
 def _needs_segments(lab: Instrument) -> None:

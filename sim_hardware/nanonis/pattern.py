@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,15 @@ from sim_hardware.nanonis import (
 from sim_hardware.nanonis.calls import Call
 from sim_hardware.nanonis.instrument import PATIENCE_S, Instrument
 from sim_hardware.nanonis.registry import Registry, Settings
+from sim_hardware.nanonis.spectroscopy_panel import SpectroscopyPanel
 from sim_hardware.situation import Activity
 
 Floats = npt.NDArray[np.float64]
 REGISTRY = Registry()
 log = structlog.get_logger()
 
-EXPERIMENTS = ("Bias Spectroscopy", "Z Spectroscopy")
+PANELS = {"Bias Spectroscopy": bias_spectroscopy.PANEL, "Z Spectroscopy": z_spectroscopy.PANEL}
+EXPERIMENTS = tuple(PANELS)
 MOST_POINTS = 1_000_000
 LOOK_S = 0.1
 
@@ -225,7 +228,7 @@ def points(lab: Instrument, which: str) -> Floats:
 def experiment_open(call: Call) -> None:
     """Open the experiment's window."""
     chosen = call.lab.setting("Pattern.Props")["selected_experiment"]
-    call.lab.open("BiasSpectr" if chosen == EXPERIMENTS[0] else "ZSpectr")
+    call.lab.open(PANELS[chosen].stem)
 
 
 @REGISTRY.command("Pattern.ExpStart")
@@ -312,14 +315,10 @@ def _at_point(lab: Instrument, x_m: float, y_m: float) -> Any:
     kept = lab.setting("Pattern.Props")
     if kept["pre_measure_delay_s"] > 0.0:
         _finish(lab.begin("settle", kept["pre_measure_delay_s"], motions.settle(kept["pre_measure_delay_s"])))
-    if kept["selected_experiment"] == EXPERIMENTS[0]:
-        activity = bias_spectroscopy.begin(lab)
-        _finish(activity)
-        return bias_spectroscopy.spectrum(lab, activity)
-    wanted = z_spectroscopy.plan(lab)
-    activity = lab.begin("z sweep", wanted.duration_s, z_spectroscopy.sweep(wanted))
+    panel = PANELS[kept["selected_experiment"]]
+    activity = panel.begin(lab)
     _finish(activity)
-    return z_spectroscopy.spectrum(lab, activity)
+    return panel.spectrum(lab, activity)
 
 
 def _finish(activity: Activity) -> None:
@@ -359,24 +358,14 @@ def _writer(lab: Instrument, panel: PatternPanel, first: Any, count: int, starte
     )
 
 
-def shoot(call: Call, basename: str) -> None:
-    """The bias spectrum of point-and-shoot: taken and saved."""
-    activity = bias_spectroscopy.begin(call.lab)
+def _shoot(panel: SpectroscopyPanel, call: Call, basename: str) -> None:
+    """The spectrum of point-and-shoot: taken and saved."""
+    activity = panel.begin(call.lab)
     call.finish(activity)
     if basename:
-        call.lab.store_setting("BiasSpectr.Start", 0, {"basename": basename})
-    bias_spectroscopy.save(call.lab, bias_spectroscopy.spectrum(call.lab, activity))
+        panel.name_files(call.lab, basename)
+    panel.save(call.lab, panel.spectrum(call.lab, activity))
 
 
-def shoot_z(call: Call, basename: str) -> None:
-    """The Z spectrum of point-and-shoot: taken and saved."""
-    wanted = z_spectroscopy.plan(call.lab)
-    activity = call.lab.begin("z sweep", wanted.duration_s, z_spectroscopy.sweep(wanted))
-    call.finish(activity)
-    if basename:
-        call.lab.store_setting("ZSpectr.Start", 0, {"basename": basename})
-    z_spectroscopy.save(call.lab, z_spectroscopy.spectrum(call.lab, activity))
-
-
-SHOTS = {EXPERIMENTS[0]: shoot, EXPERIMENTS[1]: shoot_z}
+SHOTS = {name: partial(_shoot, panel) for name, panel in PANELS.items()}
 """What point-and-shoot can carry out."""

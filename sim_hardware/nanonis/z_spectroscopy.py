@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from protocols.errors import DriverError, TunnelpilotError
-from protocols.files.nanonis_dat import Z_SPECTROSCOPY, DatFile, write_dat
+from protocols.files.nanonis_dat import Z_SPECTROSCOPY
 from protocols.messages.data import Channel, SweepData
 from sim_hardware.electronics import averaged_current
 from sim_hardware.motions import Run
-from sim_hardware.nanonis import bias, bias_spectroscopy, files, jobs, signals
-from sim_hardware.nanonis.bias_spectroscopy_settings import check_times
-from sim_hardware.nanonis.calls import Call
+from sim_hardware.nanonis import bias, files, signals
 from sim_hardware.nanonis.instrument import Instrument
 from sim_hardware.nanonis.registry import Registry, Settings
+from sim_hardware.nanonis.spectroscopy_panel import (
+    SpectroscopyPanel,
+    Spectrum,
+    check_times,
+    recorded_columns,
+    synchronisation,
+)
 from sim_hardware.nanonis.z_motion import vertical
 from sim_hardware.situation import Activity
 from sim_hardware.trajectory import Trajectory
@@ -33,7 +36,6 @@ FIXED_PARAMETERS = ("Sweep Start", "Sweep End")
 PARAMETERS = ("X (m)", "Y (m)", "Z (m)", "Settling time (s)", "Integration time (s)", "Final Z (m)")
 NEVER = {"threshold": 0.0, "signal_index": 0, "comparison": ">"}
 _SIGNAL = (0, signals.SIGNALS - 1)
-RETURN_M_S = 1e-6
 
 REGISTRY.keep(
     Settings(
@@ -81,54 +83,8 @@ REGISTRY.keep(
     Settings("ZSpectr.RetractDelay", {"retract_delay_s": 0.0}, {"retract_delay_s": (0.0, 60.0)}),
     Settings("ZSpectr.Retract", {"enable": False, **NEVER}, {"signal_index": _SIGNAL}),
     Settings("ZSpectr.Retract2nd", {"condition": "none", **NEVER}, {"signal_index": _SIGNAL}),
-    Settings("ZSpectr.DigSync", {"digital_sync": "off"}),
-    Settings(
-        "ZSpectr.TTLSync",
-        {"ttl_line": "1", "ttl_polarity": "high", "time_to_on_s": 0.0, "on_duration_s": 1e-3},
-    ),
-    Settings("ZSpectr.PulseSeqSync", {"pulse_sequence_nr": 1, "nr_periods": 1}),
+    *synchronisation("ZSpectr"),
 )
-REGISTRY.settings["ZSpectr.Chs"] = Settings("ZSpectr.Chs", {"channel_indexes": [0]})
-REGISTRY.settings["ZSpectr.Start"] = Settings("ZSpectr.Start", {"basename": "Z-Spectroscopy"})
-
-
-@REGISTRY.command("ZSpectr.Open")
-def window_open(call: Call) -> None:
-    """Open its window."""
-    call.lab.open("ZSpectr")
-
-
-@REGISTRY.command("ZSpectr.Stop")
-def stop(call: Call) -> None:
-    """End a sweep under way."""
-    running = call.lab.running("z sweep")
-    if running is not None:
-        running.stop("stopped")
-
-
-@REGISTRY.command("ZSpectr.StatusGet")
-def status_get(call: Call) -> bool:
-    """Whether a sweep is under way."""
-    return call.lab.running("z sweep") is not None
-
-
-@REGISTRY.command("ZSpectr.ChsSet")
-def channels_set(call: Call, channel_indexes: Any) -> None:
-    """What is recorded."""
-    chosen = [signals.check_index(int(index)) for index in channel_indexes]
-    if not chosen:
-        raise DriverError("at least one channel is needed.")
-    call.lab.store_setting("ZSpectr.Chs", 0, {"channel_indexes": list(dict.fromkeys(chosen))})
-
-
-@REGISTRY.command("ZSpectr.ChsGet")
-def channels_get(call: Call) -> dict[str, Any]:
-    """What is recorded."""
-    chosen = call.lab.setting("ZSpectr.Chs")["channel_indexes"]
-    return {
-        "channel_indexes": np.array(chosen, np.int32),
-        "channels": tuple(signals.NAMES[index] for index in chosen),
-    }
 
 
 # -- the sweep -----------------------------------------------------------------------------------------------
@@ -170,6 +126,12 @@ def plan(lab: Instrument) -> Plan:
         first=lab.setting("ZSpectr.Retract"),
         second=lab.setting("ZSpectr.Retract2nd"),
     )
+
+
+def begin(lab: Instrument) -> Activity:
+    """Begin the spectrum that the panel describes."""
+    wanted = plan(lab)
+    return lab.begin("z sweep", wanted.duration_s, sweep(wanted))
 
 
 def sweep(wanted: Plan) -> Run:
@@ -283,33 +245,19 @@ def _retracts(wanted: Plan, samples: dict[int, Floats]) -> npt.NDArray[np.bool_]
     return np.maximum.accumulate(first) & second if both == "then" else first
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """A finished spectrum as clients and files get it."""
-
-    columns: dict[str, Floats]
-    parameters: tuple[float, ...]
-    data: SweepData
+# -- what it shows -------------------------------------------------------------------------------------------
 
 
-def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
-    """What a finished sweep shows.
-
-    Raises:
-        DriverError: it was stopped before there were data.
-    """
-    data = activity.sweep
-    if data is None:
-        raise DriverError(f"the sweep was ended: {activity.reason or activity.why}.")
+def _evaluated(lab: Instrument, data: SweepData) -> Spectrum:
+    """What a finished sweep shows."""
     timing = lab.setting("ZSpectr.Timing")
     z_rel = np.asarray(data.bias_v, np.float64)
-    columns = {SWEEP: z_rel}
     current = np.asarray(data.channels[0].values, np.float64)
-    save_all = bool(lab.setting("ZSpectr.Props")["save_all"])
-    for way in range(current.shape[1]):
-        for index in lab.setting("ZSpectr.Chs")["channel_indexes"]:
-            values = _values(lab, index, data, current)[:, way]
-            columns |= bias_spectroscopy.columns_of(index, way, values, save_all)
+    ways = current.shape[1]
+    columns = {
+        SWEEP: z_rel,
+        **recorded_columns(lab, "ZSpectr", ways, lambda index: _values(lab, index, data, current)),
+    }
     final = lab.world.state().z_m
     parameters = (
         float(z_rel[0]),
@@ -321,7 +269,7 @@ def spectrum(lab: Instrument, activity: Activity) -> Spectrum:
         timing["integration_time_s"],
         final,
     )
-    return Spectrum(columns, parameters, data)
+    return Spectrum(columns, parameters, data, final)
 
 
 def _values(lab: Instrument, index: int, data: SweepData, current: Floats) -> Floats:
@@ -339,63 +287,13 @@ def _values(lab: Instrument, index: int, data: SweepData, current: Floats) -> Fl
     return signals.samples(lab, index, int(np.prod(shape)), 1e-3).reshape(shape)
 
 
-@REGISTRY.command("ZSpectr.Start")
-def start(call: Call, get_data: bool, basename: str | None) -> dict[str, Any]:
-    """Take a spectrum and wait for it."""
-    lab = call.lab
-    if basename:
-        lab.store_setting("ZSpectr.Start", 0, {"basename": basename})
-    job = jobs.begin(lab.world, basename or "", "z sweep")
-    wanted = plan(lab)
-    try:
-        activity = lab.begin("z sweep", wanted.duration_s, sweep(wanted))
-    except TunnelpilotError:
-        if job:
-            lab.world.end_job(job, "refused")
-        raise
-    lab.after(activity, lambda ended: _ended(lab, ended, job))
-    call.wait(activity.done)
-    lab.settled(activity)
-    if activity.state == "failed":
-        raise activity.error or DriverError(activity.reason)
-    if not get_data:
-        return {"channels": (), "data": np.zeros((0, 0), np.float32), "parameters": np.zeros(0, np.float32)}
-    found = spectrum(lab, activity)
-    return {
-        "channels": tuple(found.columns),
-        "data": np.array(list(found.columns.values()), np.float32),
-        "parameters": np.array(found.parameters, np.float32),
-    }
-
-
-def _ended(lab: Instrument, activity: Activity, job: str) -> None:
-    jobs.end(lab.world, job, activity)
-    if activity.sweep is not None and lab.setting("ZSpectr.Props")["autosave"]:
-        save(lab, spectrum(lab, activity))
-
-
-def save(lab: Instrument, found: Spectrum) -> Path:
-    """Write a spectrum to a file."""
-    path = files.next_path(lab, lab.setting("ZSpectr.Start")["basename"], ".dat")
-    timing = lab.setting("ZSpectr.Timing")
-    record = lab.setting("ZSpectr.AdvProps")["record_final_z"]
-    write_dat(
-        path,
-        DatFile(
-            columns=found.columns,
-            experiment=Z_SPECTROSCOPY,
-            saved=files.now(),
-            started=files.now(),
-            x_m=found.data.x_m,
-            y_m=found.data.y_m,
-            z_m=found.data.z_m,
-            settling_s=timing["settling_time_s"],
-            integration_s=timing["integration_time_s"],
-            final_z_m=found.parameters[-1] if record else None,
-            settings={
-                **files.module_settings(lab, lab.world.state()),
-                **files.z_sweep_settings(lab, len(next(iter(found.columns.values())))),
-            },
-        ),
-    )
-    return path
+PANEL = SpectroscopyPanel(
+    stem="ZSpectr",
+    kind="z sweep",
+    basename="Z-Spectroscopy",
+    begin=begin,
+    evaluated=_evaluated,
+    described=lambda _lab, file: replace(file, experiment=Z_SPECTROSCOPY),
+    sweep_settings=files.z_sweep_settings,
+)
+PANEL.offer(REGISTRY)
