@@ -14,31 +14,29 @@ import numpy.typing as npt
 from protocols.errors import DriverError
 from protocols.files.nsid import NsidRun
 from protocols.messages.data import Channel
-from protocols.messages.recipes import Frame, SpectrumRecipe
-from sim_hardware.surfaces.base import MixtureSurface, SurfaceObject
-from sim_hardware.surfaces.spectra import Spectrum
+from protocols.messages.recipes import SpectrumRecipe
+from sim_hardware.surfaces.recording import RecordedFrame, RecordedRelief, RecordedSweep
 
 Floats = npt.NDArray[np.float64]
 
-TOLERANCE = 0.1
-"""How far from a recorded place a sweep, and from the recorded frame a frame, may be, in pixels."""
 BIAS_TOLERANCE_V = 1e-4
 """Runs note their bias to seven digits, with a step that does."""
 CURRENT_RAIL_A = 10e-9
 """Where the preamplifier of the published runs saturates."""
 
 
-class RecordedRunSurface(MixtureSurface):
+class RecordedRunSurface(RecordedRelief):
     """See the module's text."""
 
     def __init__(self, run: NsidRun, name: str) -> None:
         self.run = run
-        self.name = name
-        self.extent_m = max(run.width_m, run.height_m)
-        self.basis: tuple[Spectrum, ...] = (Spectrum("ohmic", 1.0),)
-        self.objects: tuple[SurfaceObject, ...] = ()
-        self.topograph = run.topograph_m
-        """(ny, nx), m."""
+        file_name, lockin = run.path.name, "lockin_x" in run.channels
+        super().__init__(
+            name,
+            RecordedFrame(file_name, run.shape, run.width_m, run.height_m),
+            RecordedSweep(file_name, run.bias_v, BIAS_TOLERANCE_V, lockin, digits=".4"),
+            run.topograph_m,
+        )
         dx, dy = self.pixel_m
         self.x_m = run.x_m - 0.5 * run.width_m + 0.5 * dx
         self.y_m = run.y_m - 0.5 * run.height_m + 0.5 * dy
@@ -47,12 +45,6 @@ class RecordedRunSurface(MixtureSurface):
         rows, cols = self.nearest(self.x_m, self.y_m)
         for index, pixel in enumerate(zip(rows.tolist(), cols.tolist(), strict=True)):
             self._spectra.setdefault(pixel, index)
-
-    @property
-    def pixel_m(self) -> tuple[float, float]:
-        """Width and height of a pixel."""
-        ny, nx = self.run.shape
-        return self.run.width_m / nx, self.run.height_m / ny
 
     @property
     def places(self) -> Floats:
@@ -67,14 +59,6 @@ class RecordedRunSurface(MixtureSurface):
         col = np.rint((np.asarray(x_m) + 0.5 * self.run.width_m) / dx - 0.5)
         row = np.rint((np.asarray(y_m) + 0.5 * self.run.height_m) / dy - 0.5)
         return np.clip(row, 0, ny - 1).astype(np.intp), np.clip(col, 0, nx - 1).astype(np.intp)
-
-    def relief(self, x_m: Floats, y_m: Floats) -> Floats:
-        """Height (m) of the nearest pixel; for the Z-controller only."""
-        return np.asarray(self.topograph[self.nearest(x_m, y_m)])
-
-    def weights(self, x_m: Floats, y_m: Floats) -> Floats:
-        """One everywhere: shape (1, *coordinates)."""
-        return np.ones((1, *np.shape(x_m)))
 
     def true_density(self, x_m: float, y_m: float, energy_v: Floats) -> Floats:
         """Refused: a recording has no noise-free density.
@@ -93,8 +77,7 @@ class RecordedRunSurface(MixtureSurface):
         places = self.places
         closest = int(np.argmin(np.hypot(places[:, 0] - x_m, places[:, 1] - y_m)))
         there = float(places[closest, 0]), float(places[closest, 1])
-        dx, dy = self.pixel_m
-        if abs(x_m - there[0]) > TOLERANCE * dx or abs(y_m - there[1]) > TOLERANCE * dy:
+        if self.frame.misses(there, x_m, y_m):
             raise DriverError(
                 f"nothing was recorded at ({x_m * 1e9:.4f} nm, {y_m * 1e9:.4f} nm): {self.run.path.name} "
                 f"holds spectra at {len(places)} places and serves no others.",
@@ -104,36 +87,6 @@ class RecordedRunSurface(MixtureSurface):
             )
         row, col = self.nearest(np.array(there[0]), np.array(there[1]))
         return int(row), int(col)
-
-    def check_recipe(self, recipe: SpectrumRecipe) -> bool:
-        """Whether the sweep runs against the recorded direction.
-
-        Raises:
-            DriverError: the file does not hold what the recipe asks for; says what it holds.
-        """
-        bias = self.run.bias_v
-        start, stop, points = float(bias[0]), float(bias[-1]), len(bias)
-        held = f"{self.run.path.name} holds {start:.4g} V to {stop:.4g} V in {points} points, forward, once"
-        asked = [recipe.start_v, recipe.stop_v]
-        same = np.allclose(asked, [start, stop], rtol=0, atol=BIAS_TOLERANCE_V)
-        turned = np.allclose(asked, [stop, start], rtol=0, atol=BIAS_TOLERANCE_V)
-        if not (same or turned) or recipe.points != points:
-            raise DriverError(
-                f"the recipe asks for {recipe.start_v:g} V to {recipe.stop_v:g} V in {recipe.points} points, "
-                f"but {held}.",
-                "Write the recorded values into the campaign's [spectrum].",
-            )
-        if recipe.backward or recipe.repeats != 1:
-            raise DriverError(
-                f"the recipe asks for {recipe.repeats} repeats, backward = {str(recipe.backward).lower()}, "
-                f"but {held}.",
-                "Set repeats = 1 and backward = false.",
-            )
-        if recipe.lockin is not None and "lockin_x" not in self.run.channels:
-            raise DriverError(
-                f"the recipe asks for the lock-in, but {self.run.path.name} has no such channel."
-            )
-        return bool(turned and not same)
 
     def recorded_sweep(self, recipe: SpectrumRecipe, row: int, col: int) -> tuple[tuple[Channel, ...], bool]:
         """Channels as recorded (values (1, 1, points), float64) and whether the current is at the rail.
@@ -150,29 +103,3 @@ class RecordedRunSurface(MixtureSurface):
             samples = values[index][::-1] if against else values[index]
             channels.append(Channel(name=name, unit="A", values=samples.reshape(1, 1, -1).copy()))
         return tuple(channels), bool(np.abs(self.run.channels["current"][index]).max() >= CURRENT_RAIL_A)
-
-    def check_frame(self, recipe: Frame) -> None:
-        """Refuse a frame whose pixels are not the recorded ones.
-
-        Raises:
-            DriverError: says what was recorded.
-        """
-        ny, nx = self.run.shape
-        dx, dy = self.pixel_m
-        fits = (
-            recipe.pixels == nx
-            and recipe.lines == ny
-            and abs(recipe.width_m - self.run.width_m) < TOLERANCE * dx
-            and abs(recipe.height_m - self.run.height_m) < TOLERANCE * dy
-            and abs(recipe.centre_x_m) < TOLERANCE * dx
-            and abs(recipe.centre_y_m) < TOLERANCE * dy
-            and abs(recipe.angle_rad) < 1e-6
-        )
-        if not fits:
-            raise DriverError(
-                f"the frame ({recipe.pixels} x {recipe.lines} pixels, {recipe.width_m * 1e9:g} x "
-                f"{recipe.height_m * 1e9:g} nm about ({recipe.centre_x_m * 1e9:g}, "
-                f"{recipe.centre_y_m * 1e9:g}) nm, {recipe.angle_rad:g} rad) is not what was recorded.",
-                f"{self.run.path.name} holds {nx} x {ny} pixels, {self.run.width_m * 1e9:g} x "
-                f"{self.run.height_m * 1e9:g} nm about (0, 0), 0 rad.",
-            )
