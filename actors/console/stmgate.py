@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from actors.gateway.guard import GuardOptions, run_guard
+from actors.gateway.guard_options import GuardOptions
+from actors.gateway.guard_process import run_guard
 from protocols.errors import TunnelpilotError
 from protocols.files.state_directory import default_state_directory
 
