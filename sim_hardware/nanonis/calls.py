@@ -54,14 +54,15 @@ class Call:
     def until(self, reached: Callable[[], bool], timeout_ms: int = -1) -> bool:
         """Wait until something holds that the world brings about; False when the time was over before."""
         deadline = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000.0
-        while True:
-            changed = self.lab.next_change()
-            if reached():
-                return True
-            left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
-            if left <= 0.0:
-                return False
-            self.waiter.wait(changed, left)
+        with self.lab.changes() as changed:
+            while True:
+                changed.clear()
+                if reached():
+                    return True
+                left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
+                if left <= 0.0:
+                    return False
+                self.waiter.wait(changed, left)
 
     def finish(self, activity: Activity, timeout_ms: int = -1) -> bool:
         """Wait for the end of an activity; False when the time was over before.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +58,7 @@ class Instrument:
         """Last number of each series of files."""
         self._closing: list[Callable[[], None]] = []
         self._attended: dict[int, threading.Event] = {}
-        self._waiting: list[threading.Event] = []
+        self._waiting: set[threading.Event] = set()
         self._waiting_lock = threading.Lock()
         told = world.on_change
 
@@ -197,19 +198,28 @@ class Instrument:
         """Have something done at the end of the scan's present line, in the world's own thread."""
         frame.between.append(act)
 
-    def next_change(self) -> threading.Event:
-        """An event that is set when the world next says that something progressed or ended."""
+    @contextmanager
+    def changes(self) -> Iterator[threading.Event]:
+        """An event that is set whenever the world says that something progressed or ended."""
         event = threading.Event()
         with self._waiting_lock:
-            self._waiting.append(event)
-        return event
+            self._waiting.add(event)
+        try:
+            yield event
+        finally:
+            with self._waiting_lock:
+                self._waiting.discard(event)
+
+    @property
+    def waiting_for_changes(self) -> int:
+        """How many wait for the world at the moment."""
+        return len(self._waiting)
 
     def world_changed(self) -> None:
         """The world says that something progressed or ended (from any thread)."""
         with self._waiting_lock:
-            waiting, self._waiting = self._waiting, []
-        for event in waiting:
-            event.set()
+            for event in self._waiting:
+                event.set()
 
     def brief(self, kind: str, run: Callable[[World, Activity], None]) -> Activity:
         """Carry out something that is over at once, and wait for it.

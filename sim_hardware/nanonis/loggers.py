@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,15 +61,22 @@ REGISTRY.settings["TCPLog.Oversampl"] = Settings("TCPLog.Oversampl", {"oversampl
 
 @dataclass
 class DataLogger:
-    """What it has recorded; ``rows``: seconds since the start, then the signals."""
+    """What it has recorded: row after row of ``width`` values, seconds since the start and then the signals.
+    Kept without an object for each number, because a log may run for hours."""
 
     running: bool = False
     started: float = 0.0
     stopped: float = 0.0
     path: str = ""
-    rows: list[list[float]] = field(default_factory=list)
+    values: array[float] = field(default_factory=lambda: array("d"))
+    width: int = 1
     stop: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+
+    @property
+    def count(self) -> int:
+        """Rows so far."""
+        return len(self.values) // self.width
 
 
 def _chosen(channel_indexes: Any) -> list[int]:
@@ -123,11 +131,16 @@ def log_start(call: Call) -> None:
     lab = call.lab
     logger = lab.of(DataLogger)
     log_stop(call)
+    if logger.thread is None:
+        lab.at_close(lambda: logger.stop.set())
     with lab.lock:
-        logger.rows, logger.started, logger.stopped, logger.path = [], time.time(), 0.0, ""
+        indexes = list(lab.setting("DataLog.Chs")["channel_indexes"])
+        logger.values, logger.width = array("d"), 1 + len(indexes)
+        logger.started, logger.stopped, logger.path = time.time(), 0.0, ""
         logger.running, logger.stop = True, threading.Event()
-        logger.thread = threading.Thread(target=_record, args=(lab, logger), name="data log", daemon=True)
-    lab.at_close(logger.stop.set)
+        logger.thread = threading.Thread(
+            target=_record, args=(lab, logger, indexes), name="data log", daemon=True
+        )
     logger.thread.start()
 
 
@@ -153,7 +166,7 @@ def log_status(call: Call) -> dict[str, Any]:
         "acquisition_elapsed_seconds": elapsed % 60.0,
         "stop_time": _told(logger.stopped),
         "file_path": logger.path,
-        "points_counter": len(logger.rows),
+        "points_counter": logger.count,
     }
 
 
@@ -161,9 +174,9 @@ def _told(moment: float) -> str:
     return time.strftime("%d.%m.%Y %H:%M:%S", time.localtime(moment)) if moment else ""
 
 
-def _record(lab: Instrument, logger: DataLogger) -> None:
+def _record(lab: Instrument, logger: DataLogger, indexes: list[int]) -> None:
     """Read the signals until it is stopped or the time is over; in a thread of its own."""
-    kept, indexes = lab.setting("DataLog.Props"), lab.setting("DataLog.Chs")["channel_indexes"]
+    kept, stop = lab.setting("DataLog.Props"), logger.stop
     longest = float("inf")
     if kept["acquisition_mode"] == 2:
         longest = (
@@ -173,11 +186,11 @@ def _record(lab: Instrument, logger: DataLogger) -> None:
         )
     period = max(1, kept["averaging"]) / LOG_RATE_HZ
     try:
-        while len(logger.rows) < MOST_ROWS:
+        while logger.count < MOST_ROWS:
             row = [time.time() - logger.started, *signals.values(lab, indexes)]
             with lab.lock:
-                logger.rows.append(row)
-            if row[0] >= longest or logger.stop.wait(period):
+                logger.values.extend(row)
+            if row[0] >= longest or stop.wait(period):
                 break
         logger.stopped = time.time()
         logger.path = _save_log(lab, logger, indexes)
@@ -190,7 +203,7 @@ def _record(lab: Instrument, logger: DataLogger) -> None:
 
 def _save_log(lab: Instrument, logger: DataLogger, indexes: list[int]) -> str:
     kept = lab.setting("DataLog.Props")
-    table = np.array(logger.rows).T
+    table = np.array(logger.values).reshape(-1, logger.width).T
     names = ["Time (s)", *(signals.NAMES[index] for index in indexes)]
     path = files.next_path(lab, kept["basename"], ".dat")
     state = lab.world.state()

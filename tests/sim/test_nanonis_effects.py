@@ -17,6 +17,7 @@ from protocols.files.nanonis_grid import read_grid
 from protocols.files.nanonis_sxm import read_sxm
 from sim_hardware.drift import NO_DRIFT
 from sim_hardware.electronics import ElectronicsSettings
+from sim_hardware.nanonis.calls import Call, PatientWaiter
 from sim_hardware.nanonis.jobs import name_of
 from tests.sim.nanonis_bench import Served, proves, served, settle
 from tests.sim.nanonis_client import Client
@@ -1082,12 +1083,36 @@ def test_the_data_logger_writes_a_file(flat: Served) -> None:
     client("DataLog.PropsSet", 2, 0, 1, 0.0, 1, "log", "why", ())
     assert client("DataLog.PropsGet")["acquisition_mode"] == 1
     client("DataLog.Start")
+    client("DataLog.ChsSet", [24, 30])  # for the next one
     until(lambda: client("DataLog.StatusGet")["points_counter"] >= 3, "three points")
     client("DataLog.Stop")
     told = client("DataLog.StatusGet")
     stored = read_dat(told["file_path"])
     assert len(stored.columns["Bias (V)"]) == told["points_counter"]
+    assert list(stored.columns) == ["Time (s)", "Bias (V)"]
     assert np.allclose(stored.columns["Bias (V)"], 0.5, rtol=1e-6, atol=0)
+    assert np.all(np.diff(stored.columns["Time (s)"]) > 0.0)
+    client("DataLog.Start")
+    client("DataLog.Stop")
+    again = client("DataLog.StatusGet")
+    assert len(read_dat(again["file_path"]).columns) == 3
+    assert 1 <= again["points_counter"] < 100
+
+
+def test_who_waits_in_vain_leaves_nothing_behind(flat: Served) -> None:
+    """Waits for something that does not come end with their time, and nobody is told of changes any more."""
+    lab = flat.door.instrument
+    call = Call(lab, "Scan.WaitEndOfScan", PatientWaiter())
+    for _ in range(20):
+        assert not call.until(lambda: False, 1)
+    with lab.changes() as changed:
+        assert not changed.is_set()
+        lab.world_changed()
+        assert changed.is_set()
+    changed.clear()
+    lab.world_changed()
+    assert not changed.is_set()
+    assert not lab.waiting_for_changes
 
 
 @proves("TCPLog.Start", "TCPLog.Stop", "TCPLog.ChsSet", "TCPLog.OversamplSet", "TCPLog.StatusGet")
