@@ -1,5 +1,6 @@
 """Whether the worker may act on the electronics.
- The job thread passes the gate for each call that can move or switch something.  A park order closes it, from
+
+The job thread passes the gate for each call that can move or switch something.  A park order closes it, from
 another thread; from then on nothing passes, and once the call under way (if any) has returned the worker is
 quiet, which the guard waits for before it believes a read-back.
 """

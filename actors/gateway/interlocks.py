@@ -1,5 +1,6 @@
 """What the tip may not be asked to do.  Interlocks refuse, they never clamp.
- ``check_recipe`` looks at a recipe alone, when it is submitted; ``check_against_state`` looks at it together
+
+``check_recipe`` looks at a recipe alone, when it is submitted; ``check_against_state`` looks at it together
 with what the electronics say just before it is acted on.  Both raise LimitError whose details name the limit
 as in the limits file, the value and what is allowed.  All quantities are SI, coordinates are the piezo's.
 """

@@ -1,6 +1,7 @@
 """What guard and worker say to each other, over a socket pair that the guard made before it started the
 worker.
- The pair belongs to these two processes alone: when one of them ends, in whatever way, the kernel closes its
+
+The pair belongs to these two processes alone: when one of them ends, in whatever way, the kernel closes its
 end and the other reads the end of file at once.  A peer that lives but says nothing for ``SILENCE_S`` counts
 as gone.
 """

@@ -1,5 +1,6 @@
 """The guard's lease: who owns the tip, until when, under which epoch.
- Time is the guard's own monotonic clock, handed in by the caller; it is never scaled.  The epoch is on disk
+
+Time is the guard's own monotonic clock, handed in by the caller; it is never scaled.  The epoch is on disk
 before it is granted, so that no epoch is given out twice, whatever dies.
 """
 

@@ -1,5 +1,6 @@
 """The queue of jobs: at most one running, and one ready of each rank.
- Jobs of rank "urgent" (recovery, operator) stand ready beside one of rank "campaign" and are taken
+
+Jobs of rank "urgent" (recovery, operator) stand ready beside one of rank "campaign" and are taken
 first.  What does not fit is told to come again; its id is not used up.
 """
 

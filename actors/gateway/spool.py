@@ -1,8 +1,10 @@
 """The worker's spool: ids, intents and results on disk until the journal has them.
- SQLite in WAL mode with ``synchronous=FULL`` through apsw (whose bundled SQLite is free of the WAL-reset
+
+SQLite in WAL mode with ``synchronous=FULL`` through apsw (whose bundled SQLite is free of the WAL-reset
 race), one writing connection.  When ``commit`` has returned, the fsync has.  The same connection is used from
 the worker's two threads, one at a time.
- A measurement is finished when the transaction that holds its last chunk and its final state has been
+
+A measurement is finished when the transaction that holds its last chunk and its final state has been
 committed.  The data is kept until the journal acknowledges it; the id is remembered for 30 days more, so that
 a repeated id is answered and never acted on again.
 """
@@ -21,6 +23,7 @@ from typing import Any, cast
 
 import apsw
 
+from actors.gateway.spool_reserve import SpoolReserve
 from protocols.errors import DiskFullError, StorageError
 from protocols.messages.codec import decode_body, encode_body
 from protocols.messages.data import Chunk, EndOfStream
@@ -133,6 +136,9 @@ class Spool:
                 path=str(path),
             ) from problem
         self._stored_bytes = cast(int, self._one("select coalesce(sum(length(body)), 0) from chunks") or 0)
+        self.reserve = SpoolReserve(path.with_suffix(".reserve"))
+        with contextlib.suppress(OSError):  # before the next measurement it is asked for again
+            self.reserve.make()
 
     def close(self) -> None:
         """Close the file."""
@@ -216,7 +222,23 @@ class Spool:
         limit: str = "",
         next_job: str | None = None,
     ) -> None:
-        """Write the last chunks and the final state, and the intent of the next job, in one commit."""
+        """Write the last chunks and the final state, and the intent of the next job, in one commit.
+
+        On a full disk the reserve is given up for it.
+
+        Raises:
+            StorageError: it could not be written all the same.
+        """
+        try:
+            self._finish(end, chunks, limit, next_job)
+        except DiskFullError:
+            if not self.reserve.give_up():
+                raise
+            self._finish(end, chunks, limit, next_job)
+
+    def _finish(
+        self, end: EndOfStream, chunks: list[tuple[int, str, bytes]], limit: str, next_job: str | None
+    ) -> None:
         with self._transaction():
             self._write_chunks(chunks)
             self._write_end(end, limit)
@@ -328,13 +350,21 @@ class Spool:
                 limit="spool_quota_bytes",
             )
         free = self.free_bytes()
+        needed_bytes += self.reserve.missing_bytes
         if free < self.reserve_bytes + needed_bytes:
-            raise DiskFullError(
-                f"the file system of {self.path.parent} has {free} bytes free; the next result needs up to "
-                f"{needed_bytes} and {self.reserve_bytes:.0f} must remain.",
-                "Make room.",
-                limit="disk_reserve_bytes",
-            )
+            raise self._no_room(free, needed_bytes)
+        try:
+            self.reserve.make()
+        except OSError as none_left:
+            raise self._no_room(self.free_bytes(), needed_bytes) from none_left
+
+    def _no_room(self, free: int, needed_bytes: int) -> DiskFullError:
+        return DiskFullError(
+            f"the file system of {self.path.parent} has {free} bytes free; the next result needs up to "
+            f"{needed_bytes} and {self.reserve_bytes:.0f} must remain.",
+            "Make room.",
+            limit="disk_reserve_bytes",
+        )
 
     # Inside a transaction
 

@@ -1,5 +1,6 @@
 """The worker: queue, job thread, spool, command and data sockets, its own connection to the electronics.
- Threads: the main thread owns the sockets; the job thread acts; the link thread beats with the guard.  If the
+
+Threads: the main thread owns the sockets; the job thread acts; the link thread beats with the guard.  If the
 guard vanishes, the link thread withdraws at once, the park is carried through, and the process ends.
 """
 
@@ -245,6 +246,8 @@ class Worker:
             self._spool.finish(end, blobs, outcome.limit, following.job_id if following else None)
             if following is not None:
                 following.intent_written = True
+                if self._spool.reserve.missing_bytes:
+                    following.cut, following.cut_kind = "discarded: the disk is full", "cancel"
             if finished:
                 job.machine.feed("committed")
         except StorageError as problem:

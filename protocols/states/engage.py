@@ -1,5 +1,6 @@
 """From withdrawn to tunneling.
- Bias and setpoint are set while withdrawn and read back in this very engage; only then, and only with the
+
+Bias and setpoint are set while withdrawn and read back in this very engage; only then, and only with the
 guard's leave (no latch, tip parked, lease held), feedback is switched on.  Nothing turns feedback on at a
 bias it merely found.  Whatever goes wrong, or dies, from ``asking`` on ends in ``parking``; before that the
 tip was never out of its withdrawn position.

@@ -1,6 +1,7 @@
 """The life of a job in the gateway.  State names are the values of ``JobState``, and ``new`` before it has
 one.
- ``start`` writes the intent before anything moves; ``finish`` writes the result; only ``committed`` (the
+
+``start`` writes the intent before anything moves; ``finish`` writes the result; only ``committed`` (the
 fsync has returned) makes the job finished.  A restart finds jobs on disk in ``ready`` or ``running`` only.
 """
 

@@ -1,5 +1,6 @@
 """What must be looked at by a person before the tip may go back to the surface.
- The first reason is kept until it is acknowledged; it is on disk before the park begins to be confirmed, so
+
+The first reason is kept until it is acknowledged; it is on disk before the park begins to be confirmed, so
 that it outlives the guard.
 """
 

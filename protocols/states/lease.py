@@ -1,9 +1,11 @@
 """Who owns the tip.
- Only the guard runs this table, on its own monotonic clock.  ``free``: nobody owns the tip and it is parked.
+
+Only the guard runs this table, on its own monotonic clock.  ``free``: nobody owns the tip and it is parked.
 ``held``: one owner, under the epoch that was written to disk before it was granted.  ``handover``: the owner
 let go without parking; somebody must take over before the lease would have run out.  ``ending``: the lease
 ran out, was taken away or given back, and the park is not yet confirmed; nobody is admitted.
- The guard's own start counts as ``ending``: whoever owned the tip before, it is parked before anybody is
+
+The guard's own start counts as ``ending``: whoever owned the tip before, it is parked before anybody is
 admitted.
 """
 

@@ -1,10 +1,12 @@
 """Withdraw the tip and make sure of it.
- The order is fixed: ``withdraw`` at once, also in mid-sweep; then ``stop`` sweep or scan; then ``read-back``
+
+The order is fixed: ``withdraw`` at once, also in mid-sweep; then ``stop`` sweep or scan; then ``read-back``
 twice that the controller is off and Z withdrawn, withdrawing again and alarming until it is true; only then
 ``rest`` (lock-in off, bias to its rest value).  Never the coarse motor.  A read-back counts as good only
 while the worker acts no more (it has said so, or it is dead): otherwise a late command of its could follow
 the second reading.
- Events: ``park`` (somebody wants it parked), ``done`` and ``failed`` (the instruction's outcome), ``good``
+
+Events: ``park`` (somebody wants it parked), ``done`` and ``failed`` (the instruction's outcome), ``good``
 and ``bad`` (what a read-back showed), ``engage`` (the worker is about to switch feedback on),
 ``found-engaged`` (the electronics say that the tip is not withdrawn although nobody of ours brought it
 there).

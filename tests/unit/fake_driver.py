@@ -1,5 +1,6 @@
 """Electronics in memory: time is virtual and passes only while they act, so tests never wait for physics.
- ``FakeElectronics`` is the microscope, ``FakeDriver`` one connection to it.  Every call is written down in
+
+``FakeElectronics`` is the microscope, ``FakeDriver`` one connection to it.  Every call is written down in
 ``calls`` as (role, name, argument).  ``hold_sweeps`` makes sweeps and frames wait until the tip is withdrawn,
 they are stopped, or ``release`` is called.
 """

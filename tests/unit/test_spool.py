@@ -14,6 +14,7 @@ import pytest
 from gateway_parts import FRAME, sweep_at
 
 from actors.gateway.spool import REMEMBERED_S, Spool, estimated_bytes
+from actors.gateway.spool_reserve import SpoolReserve
 from protocols.errors import DiskFullError, StorageError
 from protocols.messages.codec import encode_body
 from protocols.messages.data import Channel, Chunk, EndOfStream, SweepData
@@ -186,6 +187,54 @@ def test_a_full_disk_in_a_commit_leaves_nothing_half_done(spool: Spool) -> None:
     spool._db.pragma("max_page_count", 1_000_000)
     spool.finish(end_of("r/a/a1"), [chunk_of("r/a/a1", points=100_000)])
     assert spool.chunk("r/a/a1", 0) is not None
+
+
+class RoomInReserve(SpoolReserve):
+    """A reserve that gives the database the pages that a test has taken from it."""
+
+    def __init__(self, spool: Spool, folder: Path) -> None:
+        super().__init__(folder / "room", size_bytes=4096)
+        self._spool = spool
+        self.make()
+
+    def give_up(self) -> bool:
+        """As the file system would."""
+        self._spool._db.pragma("max_page_count", 1_000_000)
+        return super().give_up()
+
+
+def test_a_result_on_a_full_disk_is_kept_in_the_reserve(spool: Spool, tmp_path: Path) -> None:
+    """What was measured while others filled the disk is stored in the room that was kept for it; nothing more
+    is measured before that room is there again."""
+    spool.reserve = RoomInReserve(spool, tmp_path)
+    spool.accept("r/a/a1", sweep_at(), 1, JobState.RUNNING)
+    spool._db.pragma("max_page_count", int(spool._db.pragma("page_count")))
+    spool.finish(end_of("r/a/a1"), [chunk_of("r/a/a1", points=100_000)])
+    found = spool.answer("r/a/a1")
+    assert found is not None
+    assert found.state is JobState.FINISHED
+    assert spool.chunk("r/a/a1", 0) is not None
+    assert spool.reserve.missing_bytes == 4096
+    spool.reserve_bytes = spool.free_bytes() - 4000
+    with pytest.raises(DiskFullError, match="must remain"):
+        spool.require_room(1)
+    spool.reserve_bytes = 0
+    spool.require_room(1)
+    assert spool.reserve.missing_bytes == 0
+
+
+def test_a_reserve_that_cannot_be_made_is_no_reserve(tmp_path: Path) -> None:
+    """Half a file is none: nothing is left of it, and nothing can be given up."""
+    spool = Spool(tmp_path / "spool.db", 1e9, 0)
+    spool.reserve.give_up()
+    spool.reserve.size_bytes = 2**60
+    with pytest.raises(DiskFullError):
+        spool.require_room(1)
+    with pytest.raises(OSError, match=r"space|large"):
+        spool.reserve.make()
+    assert not spool.reserve.give_up()
+    assert not list(tmp_path.glob("*.part"))
+    spool.close()
 
 
 def test_a_truncated_spool_is_refused_by_name(tmp_path: Path) -> None:
