@@ -211,6 +211,11 @@ def _judge(result: DiskFull, lab: Laboratory) -> None:
         result.faults.append(str(damaged))
     else:
         result.faults += [f"{r.job_id}: {r.problem}" for r in result.comparison.problems]
+        result.faults += [
+            f"{r.job_id}: measured and not kept ({r.ended})"
+            for r in result.comparison.rows
+            if r.truth and not r.journaled  # nobody was killed here
+        ]
     for path in journals:
         result.faults += [f"{path}: {text}" for text in check_run(path).problems]
     summary = lab.summary() if lab.runs else None
