@@ -119,7 +119,7 @@ class Poller:
             self._read()
         except TunnelpilotError as trouble:
             return self._after(trouble)
-        except Exception as mistake:
+        except Exception as mistake:  # told like any failure: who waits for readings must not wait for ever
             log.exception("a mistake of ours", name=self.section.name)
             return self._after(LinkLostError(f"{self.section.name}: a mistake of ours: {mistake!r}."))
         return self._until_due()

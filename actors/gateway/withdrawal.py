@@ -197,7 +197,7 @@ class Parker:
             time.sleep(RETRY_S / 4)  # read again: nothing counts while the worker may still act
             return ""
         if self._goes_up(found, before):
-            time.sleep(RETRY_S / 4)
+            time.sleep(RETRY_S / 4)  # it takes its time to the top, which only the next reading shows
             return ""
         if self._machine.state not in {"probing", "probing again"}:
             self._say(

@@ -72,4 +72,4 @@ class SteppedClock:
 
 def pause(wall_s: float) -> None:
     """Wait before asking again."""
-    time.sleep(max(0.0, wall_s))
+    time.sleep(max(0.0, wall_s))  # the electronics tell nothing unasked

@@ -296,7 +296,7 @@ class NanonisDriver(Hold):
         """The controller's status comes a little later than a sweep's data."""
         until = time.monotonic() + RELEASE_S
         while self._ask("ZCtrl.StatusGet")["status"] == "hold" and time.monotonic() < until:
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # what is still held after this is seen by who reads next
 
     def _await_room_below_trip(self, setpoint_a: float) -> None:
         """Wait, within reason, until a current that the setpoint before allowed has come down."""
