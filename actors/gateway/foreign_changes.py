@@ -35,19 +35,22 @@ def changes_since(left: InstrumentState, found: InstrumentState, limits: Limits)
         changed.append("the tip is withdrawn" if found.withdrawn else "the tip is not withdrawn any more")
     if found.feedback != left.feedback:
         changed.append(f"feedback is {'on' if found.feedback else 'off'}")
-    for name, want, have, tolerance, unit in (
+    setpoint_tolerance_a = limits.setpoint_tolerance * abs(left.setpoint_a)
+    changed += changed_values(
         ("bias", left.bias_v, found.bias_v, limits.bias_tolerance, "V"),
-        (
-            "setpoint",
-            left.setpoint_a,
-            found.setpoint_a,
-            limits.setpoint_tolerance * abs(left.setpoint_a),
-            "A",
-        ),
-    ):
-        if not abs(have - want) <= tolerance:
-            changed.append(changed_value(name, have, want, unit))
+        ("setpoint", left.setpoint_a, found.setpoint_a, setpoint_tolerance_a, "A"),
+    )
     return changed + [what for what in running_in(found) if what not in running_in(left)]
+
+
+def changed_values(*compared: tuple[str, float | None, float, float, str]) -> list[str]:
+    """What differs, in words, among (name, as it must be, as it is, tolerance, unit); None: it may be
+    anything.  What is not a number differs."""
+    return [
+        changed_value(name, have, want, unit)
+        for name, want, have, tolerance, unit in compared
+        if want is not None and not abs(have - want) <= tolerance
+    ]
 
 
 def running_in(state: InstrumentState) -> list[str]:

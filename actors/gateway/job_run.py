@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from actors.gateway.foreign_changes import ForeignChangeError, changed_value
+from actors.gateway.foreign_changes import ForeignChangeError, changed_values
 from actors.gateway.gate import Gate
 from actors.gateway.queue import Job
 from protocols.errors import DriverError, UsageError
@@ -69,21 +69,13 @@ class Expected:
             changed.append("the tip is withdrawn")
         if found.feedback != self.feedback:
             changed.append(f"feedback is {'on' if found.feedback else 'off'}")
-        for name, want, have, tolerance, unit in (
+        setpoint_tolerance_a = limits.setpoint_tolerance * (self.setpoint_a or 0.0)
+        return changed + changed_values(
             ("bias", self.bias_v, found.bias_v, limits.bias_tolerance, "V"),
-            (
-                "setpoint",
-                self.setpoint_a,
-                found.setpoint_a,
-                limits.setpoint_tolerance * (self.setpoint_a or 0.0),
-                "A",
-            ),
+            ("setpoint", self.setpoint_a, found.setpoint_a, setpoint_tolerance_a, "A"),
             ("x", self.x_m, found.x_m, limits.position_tolerance, "m"),
             ("y", self.y_m, found.y_m, limits.position_tolerance, "m"),
-        ):
-            if want is not None and not abs(have - want) <= tolerance:
-                changed.append(changed_value(name, have, want, unit))
-        return changed
+        )
 
 
 class GuardLink(Protocol):
